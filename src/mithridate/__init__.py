@@ -1,0 +1,92 @@
+"""One antidote for both poisons: find, remove and survive backdoors and adversarial examples in image classifiers.
+
+Everything below is imported on first use, so that `import mithridate` costs nothing, not even PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mithridate import audit, calibrate, datasets, metrics
+    from mithridate.data import Samples, Truth
+    from mithridate.defenses.detectors.kde import KDE
+    from mithridate.defenses.inspectors.adversarial_labels import AdversarialLabels
+    from mithridate.defenses.inspectors.neural_cleanse import NeuralCleanse
+    from mithridate.defenses.repairs.aft import AFT
+    from mithridate.defenses.screens.spectral_signature import SpectralSignature
+    from mithridate.defenses.trainers.plain import Plain
+    from mithridate.guard import Guard
+    from mithridate.nn.resolve import load_model
+    from mithridate.roles import Goal, Verdict, silent
+    from mithridate.spec import find, parse, to_spec
+    from mithridate.threats.evasion.pgd import PGD
+    from mithridate.threats.poison import poison
+    from mithridate.threats.triggers.badnets import BadNets
+    from mithridate.threats.triggers.blend import Blend
+
+__version__ = "0.1.0"
+__all__ = [
+    "AFT",
+    "KDE",
+    "PGD",
+    "AdversarialLabels",
+    "BadNets",
+    "Blend",
+    "Goal",
+    "Guard",
+    "NeuralCleanse",
+    "Plain",
+    "Samples",
+    "SpectralSignature",
+    "Truth",
+    "Verdict",
+    "audit",
+    "calibrate",
+    "datasets",
+    "find",
+    "load_model",
+    "metrics",
+    "parse",
+    "poison",
+    "silent",
+    "to_spec",
+]
+
+_MODULES = ("audit", "calibrate", "datasets", "metrics")
+_HOMES = {
+    "data": ("Samples", "Truth"),
+    "defenses.detectors.kde": ("KDE",),
+    "defenses.inspectors.adversarial_labels": ("AdversarialLabels",),
+    "defenses.inspectors.neural_cleanse": ("NeuralCleanse",),
+    "defenses.repairs.aft": ("AFT",),
+    "defenses.screens.spectral_signature": ("SpectralSignature",),
+    "defenses.trainers.plain": ("Plain",),
+    "guard": ("Guard",),
+    "nn.resolve": ("load_model",),
+    "roles": ("Goal", "Verdict", "silent"),
+    "spec": ("find", "parse", "to_spec"),
+    "threats.evasion.pgd": ("PGD",),
+    "threats.poison": ("poison",),
+    "threats.triggers.badnets": ("BadNets",),
+    "threats.triggers.blend": ("Blend",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"mithridate.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'mithridate' has no attribute {name!r}")
+    if _HOME[name] == "spec":  # whoever looks a method up wants the registry full
+        importlib.import_module("mithridate.threats")
+        importlib.import_module("mithridate.defenses")
+    value = getattr(importlib.import_module(f"mithridate.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

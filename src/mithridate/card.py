@@ -1,0 +1,75 @@
+"""A card: one judged result with everything needed to repeat it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mithridate.files import write_atomic
+
+PACKAGES = ("mithridate", "torch", "numpy", "scikit-learn", "safetensors", "lightning-fabric", "timm", "torchvision")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> str:
+    """The processor or GPU in words."""
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return f"{torch.cpu.get_capabilities().get('architecture', platform.machine())}, {torch.get_num_threads()} threads"
+
+
+def commit() -> str:
+    """The commit of the source tree this runs from, or `unknown` for an installed package."""
+    here = Path(__file__).parent
+    result = subprocess.run(["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One judged result.
+
+    Attributes:
+        kind: what was judged, such as `victim`, `audit` or `speed`.
+        config: every setting, seeds included.
+        metrics: name -> number, or [number, low, high] with its 95 % interval; shares in [0, 1].
+        seconds: name of a step -> wall-clock seconds.
+        versions: package -> version.
+        hardware: what it ran on.
+        commit: of the code.
+    """
+
+    kind: str
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=versions)
+    hardware: str = field(default_factory=hardware)
+    commit: str = field(default_factory=commit)
+
+    def write(self, path: Path) -> None:
+        """Write the card as JSON, atomically."""
+        write_atomic(path, json.dumps(dataclasses.asdict(self), indent=2).encode() + b"\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Card:
+        """The card a file holds."""
+        return cls(**json.loads(path.read_text()))

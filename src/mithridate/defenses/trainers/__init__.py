@@ -1,0 +1,3 @@
+"""Trainers: one file a method, one import line each."""
+
+from mithridate.defenses.trainers import plain as plain

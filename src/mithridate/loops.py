@@ -1,0 +1,233 @@
+"""The one training loop: device, precision, memory format, BatchNorm mode, schedule and checkpoints in one place."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mithridate.data import Samples, to_float
+from mithridate.nn.augment import crop_and_flip
+from mithridate.nn.modes import clone, device_of
+from mithridate.roles import Progress, silent
+
+Transform = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def keep_images(model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
+    """The transform that changes nothing."""
+    return images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train: SGD with Nesterov momentum.
+
+    Attributes:
+        epochs: passes over the data, at least 1.
+        batch_size: images a step.
+        lr: peak learning rate.
+        schedule: `cosine` (one warm-up epoch at most, then a cosine to zero), `step` (divided by ten at 1/2 and 3/4), `constant`.
+        momentum: of SGD.
+        weight_decay: L2 penalty.
+        pad: largest random shift in pixels.
+        flip: random mirroring.
+        precision: `auto` (bf16 where the processor or GPU computes in it), `bf16` or `fp32`.
+        compile: compile the model; pays on a GPU, not on a CPU.
+        devices: GPUs (or CPU processes) that share each batch.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    lr: float = 0.1
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    pad: int = 4
+    flip: bool = False
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: bool = False
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "devices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.lr <= 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+
+    def factor(self, step: int, steps_per_epoch: int) -> float:
+        """Learning rate at a step as a share of the peak, in [0, 1]."""
+        done = step / (self.epochs * steps_per_epoch)
+        if self.schedule == "constant":
+            return 1.0
+        if self.schedule == "step":
+            return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+        warmup = min(1.0, 0.2 * self.epochs) / self.epochs
+        if done < warmup:
+            return done / warmup
+        return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What a method may change in the loop.
+
+    Attributes:
+        transform: (model, float images, labels, epoch) -> images, after augmentation; adversarial training lives here.
+        loss: (logits, labels) -> scalar.
+        checkpoint: file that holds the state after each epoch; if it exists, training goes on from it to the same bytes.
+        progress: told after every few steps.
+        task: what the progress is called.
+    """
+
+    transform: Transform = keep_images
+    loss: Loss = F.cross_entropy
+    checkpoint: Path | None = None
+    progress: Progress = field(default=silent)
+    task: str = "training"
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 is computed in hardware there: any GPU since Ampere, CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        flags = torch.cpu.get_capabilities()
+        return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+    return False
+
+
+def train(model: nn.Module, samples: Samples, recipe: Recipe, *, seed: int = 0, hooks: Hooks = Hooks()) -> nn.Module:
+    """A trained copy of `model`, in eval mode on the same device; the given one is left as it was.
+
+    Every random draw is a function of `seed` and the epoch, so a run that was killed goes on to the same bytes.
+
+    Args:
+        model: takes float images (n, c, h, w) in [0, 1], gives logits (n, classes).
+        samples: the training images; they stay in their dtype on their device, augmentation runs on the batch.
+        recipe: how to train.
+        seed: of order, augmentation and dropout.
+        hooks: what a method changes.
+
+    Raises:
+        ValueError: no samples, or the loss is no longer finite.
+    """
+    if not len(samples):
+        raise ValueError("samples must not be empty")
+    student = clone(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = _Run(student, samples, recipe, seed, hooks)
+    first = run.restore()
+    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+        for epoch in range(first, recipe.epochs):
+            run.epoch(epoch)
+            run.save(epoch + 1)
+    return student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]
+
+
+class _Run:
+    """One training run: Fabric, optimizer and position."""
+
+    def __init__(self, student: nn.Module, samples: Samples, recipe: Recipe, seed: int, hooks: Hooks) -> None:
+        self.student, self.samples, self.recipe, self.seed, self.hooks = student, samples, recipe, seed, hooks
+        self.steps = math.ceil(len(samples) / recipe.batch_size)
+        device = device_of(student)
+        optimizer = torch.optim.SGD(
+            student.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
+        )
+        self.fabric = _fabric(recipe, device)
+        runnable: Any = torch.compile(student) if recipe.compile else student
+        self.model, self.optimizer = self.fabric.setup(runnable, optimizer)
+
+    def epoch(self, epoch: int) -> None:
+        """Train for one epoch."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        torch.manual_seed(self.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.samples), generator=generator)
+        running = torch.zeros(())
+        for step, index in enumerate(order.split(self.recipe.batch_size)):
+            loss = self.step(index, epoch * self.steps + step, epoch, generator)
+            running = loss if step == 0 else running.lerp(loss, 0.05)
+            if step % 20 == 19 or step == self.steps - 1:
+                self._report(epoch, step, float(running))
+
+    def step(self, index: Tensor, step: int, epoch: int, generator: torch.Generator) -> Tensor:
+        """One optimizer step on the chosen samples; gives the loss."""
+        index = index[self.fabric.global_rank :: self.fabric.world_size].to(self.samples.images.device)
+        images = crop_and_flip(self.samples.images[index], generator, pad=self.recipe.pad, flip=self.recipe.flip)
+        images = to_float(images.to(self.fabric.device)).contiguous(memory_format=torch.channels_last)
+        labels = self.samples.labels[index].to(self.fabric.device)
+        images = self.hooks.transform(self.student, images, labels, epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.lr * self.recipe.factor(step, self.steps)
+        self.student.train()
+        loss = self.hooks.loss(self.model(images), labels)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _report(self, epoch: int, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(f"loss must stay finite, got {loss} in epoch {epoch + 1}; a lower lr may help")
+        done = epoch * self.steps + step + 1
+        self.hooks.progress(self.hooks.task, done, self.recipe.epochs * self.steps, f"epoch {epoch + 1}, loss {loss:.3f}")
+
+    def save(self, epochs_done: int) -> None:
+        """Write weights, momentum and position, atomically, as safetensors."""
+        if self.hooks.checkpoint is None or not self.fabric.is_global_zero:
+            return
+        from safetensors.torch import save_file
+
+        state = {f"model.{name}": tensor.contiguous() for name, tensor in self.student.state_dict().items()}
+        for i, parameter in enumerate(self.student.parameters()):
+            buffer = self.optimizer.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                state[f"momentum.{i}"] = buffer.contiguous()
+        path = self.hooks.checkpoint
+        partial = path.with_name(f".{os.getpid()}.{path.name}")
+        save_file(state, partial, {"epochs": str(epochs_done), "run": self._fingerprint()})
+        partial.replace(path)
+
+    def restore(self) -> int:
+        """Load the checkpoint of this same run, if there is one; gives the number of epochs it has behind it."""
+        path = self.hooks.checkpoint
+        if path is None or not path.exists():
+            return 0
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as stored:
+            about = stored.metadata() or {}
+            if about.get("run") != self._fingerprint():
+                return 0
+            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+        self.student.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+        for i, parameter in enumerate(self.student.parameters()):
+            if f"momentum.{i}" in state:
+                buffer = state[f"momentum.{i}"].to(parameter.device)
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        return int(about["epochs"])
+
+    def _fingerprint(self) -> str:
+        return f"{self.recipe} seed={self.seed} n={len(self.samples)} task={self.hooks.task}"
+
+
+def _fabric(recipe: Recipe, device: torch.device) -> Any:
+    from lightning_fabric import Fabric  # heavy, and only needed to train
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on every run
+    bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and has_fast_bf16(device))
+    accelerator = "cuda" if device.type == "cuda" else "cpu"
+    fabric = Fabric(accelerator=accelerator, devices=recipe.devices, precision="bf16-mixed" if bf16 else "32-true")
+    if recipe.devices > 1:
+        fabric.launch()
+    return fabric

@@ -1,0 +1,1 @@
+"""Attackers who control training: one file a method, one import line each."""

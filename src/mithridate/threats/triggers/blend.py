@@ -1,0 +1,45 @@
+"""Blend: a faint image over the whole input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mithridate.roles import register
+
+
+@register("trigger", scope=("blend",), cost="one multiply-add", paper="Chen et al. 2017, arXiv 1712.05526")
+@dataclass(frozen=True, kw_only=True)
+class Blend:
+    """A convex mix of the input with one fixed picture: (1 - alpha) x + alpha p.
+
+    Attributes:
+        alpha: share of the picture, in (0, 1].
+        pattern: `noise`, one uniform random picture made from `pattern_seed`, or the path of an image file.
+        pattern_seed: seed of the noise; the same picture goes onto every image.
+
+    Source: Chen et al. 2017, section 4 (blended injection). The released ABL code draws new noise for every image, which is
+    another attack; this is the published one.
+    """
+
+    alpha: float = 0.2
+    pattern: str = "noise"
+    pattern_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha <= 1:
+            raise ValueError(f"alpha must lie in (0, 1], got {self.alpha}")
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """Float images (n, c, h, w) in [0, 1] -> blended copies."""
+        return torch.lerp(images, self._picture(images).to(images).expand_as(images), self.alpha)
+
+    def _picture(self, images: Tensor) -> Tensor:
+        channels, height, width = images.shape[1:]
+        if self.pattern == "noise":
+            return torch.rand(channels, height, width, generator=torch.Generator().manual_seed(self.pattern_seed))
+        from mithridate.datasets.pictures import read_picture  # pillow is only needed here
+
+        return read_picture(self.pattern, channels, (height, width))
