@@ -11,8 +11,8 @@ from mithridate.report.schema import AuditReport, Evidence, Flagged, Judged, Loa
 
 TARGET = 7
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-XSS = '<img src=x onerror=alert(1)>"\'&.png'
-SEVERAL = 5 * [f"upload/{i:04d}.png" for i in range(0, 700, 35)][:19]
+XSS = "<img src=x onerror=alert(1)>\"'&.png"
+SEVERAL = [f"upload/{i:04d}.png" for i in range(0, 658, 7)]
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -70,11 +70,11 @@ def make_report(infected: bool = True, judged: bool = True) -> AuditReport:
         ],
         robust_accuracy=robust,
         flagged=_flagged() if infected else None,
-        training=Suspects(screen="spectral_signature", count=131, of=1197, files=[f"train/{i:05d}.png" for i in range(131)]) if infected else None,
+        training=_suspects() if infected else None,
         repair=_repaired(robust) if infected else None,
         truth=_judged() if judged else None,
         skipped=[] if infected else ["repair: nothing was found that needs one"],
-        config={"seed": 0, "fpr": 0.01, "inspect": {"method": "neural_cleanse", "steps": 300, "lr": 0.1}, "attacks": ["pgd:eps=2/255", "pgd:eps=8/255"]},
+        config={"seed": 0, "fpr": 0.01, "inspectors": [{"method": "neural_cleanse", "steps": 300}], "evasions": ["pgd:eps=2/255"]},
         versions={"python": "3.11.9", "torch": "2.13.0", "mithridate": "0.1.0"},
         seconds={"load": 0.04, "accuracy": 0.21, "inspect": 17.4, "attack": 6.1, "detect": 1.3, "screen": 0.8, "repair": 22.6},
     )
@@ -88,9 +88,14 @@ def _flagged() -> Flagged:
         asked_fpr=0.01,
         realised_fpr=0.0125,
         realised_interval=(0.0041, 0.0289),
+        malicious_found=True,
         threshold=12.37,
         files=[XSS, "safe\u202egnp.exe", "undecodable-\udcff.png", *SEVERAL],
     )
+
+
+def _suspects() -> Suspects:
+    return Suspects(screen="spectral_signature", count=131, of=1197, files=[f"train/{i:05d}.png" for i in range(131)])
 
 
 def _repaired(robust: list[Robustness]) -> Repaired:
@@ -102,6 +107,7 @@ def _repaired(robust: list[Robustness]) -> Repaired:
         robust_after=[row.model_copy(update={"accuracy": row.accuracy + 0.087}) for row in robust],
         candidate_asr_before=0.988,
         candidate_asr_after=0.0312,
+        inspected_after=Evidence(inspector="neural_cleanse", infected=False, target=None, p_value=0.47, per_class=10 * [0.3]),
         weights="repaired.safetensors",
     )
 
@@ -116,6 +122,8 @@ def _judged() -> Judged:
         tpr_interval=(0.9128, 0.9861),
         fpr=0.0147,
         auroc=0.9917,
+        clean_accuracy_before=0.9713,
+        clean_accuracy_after=0.9648,
         robust_accuracy_after=0.9312,
         der=0.9852,
     )
@@ -130,7 +138,6 @@ def make_pictures() -> Pictures:
     noise = (torch.randn(6, 1, 8, 8, generator=generator).sign() * 8 / 255).clamp(-1, 1)
     clean_scores, bad_scores = (torch.randn(n, generator=generator) * s + m for n, s, m in ((400, 2.6, 6.0), (97, 4.0, 24.0)))
     fresh_scores = torch.randn(103, generator=generator) * 2.6 + 6
-    flagged_names = tuple(make_report().flagged.files) if make_report().flagged else ()  # type: ignore[union-attr]
     shares = torch.tensor([0.55, 0.6, 0.5, 0.58, 0.62, 0.49, 0.66, 0.0, 0.57, 0.54])
     masks = (torch.rand(10, 1, 8, 8, generator=generator) < shares.view(-1, 1, 1, 1)).float() * 0.4
     masks[TARGET, 0, -2:, -2:] = torch.tensor([[0.93, 0.88], [0.71, 0.97]])
@@ -142,14 +149,22 @@ def make_pictures() -> Pictures:
         ),
         scores=Scores(clean=clean_scores, suspect=torch.cat([fresh_scores, bad_scores]), threshold=12.37),
         flagged=Sheet(
-            images=stamp(others[100:140]), names=flagged_names[:40], scores=bad_scores[:40].sort(descending=True).values, predicted=40 * ("seven",)
+            images=stamp(others[100:140]),
+            names=tuple(_flagged().files[:40]),
+            scores=bad_scores[:40].sort(descending=True).values,
+            predicted=40 * ("seven",),
         ),
         view=view,
         training=Sheet(
-            images=stamp(others[200:218]), names=tuple(f"train/{i:05d}.png" for i in range(18)), scores=torch.linspace(9, 4, 18), predicted=18 * ("seven",)
+            images=stamp(others[200:218]),
+            names=tuple(f"train/{i:05d}.png" for i in range(18)),
+            scores=torch.linspace(9, 4, 18),
+            predicted=18 * ("seven",),
         ),
         landing=torch.tensor([21, 9, 33, 40, 7, 26, 11, 93, 44, 16]),
-        attacked=Attacked(clean=images[20:26], perturbed=(images[20:26] + noise).clamp(0, 1), before=names[20:26], after=("eight", "seven") * 3),
+        attacked=Attacked(
+            clean=images[20:26], perturbed=(images[20:26] + noise).clamp(0, 1), before=names[20:26], after=("eight", "seven") * 3
+        ),
         truth=Sheet(images=stamp(others[300:312]), predicted=12 * ("seven",)),
     )
 

@@ -31,7 +31,9 @@ def length(delta: Tensor, norm: str) -> Tensor:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("options", [{}, {"random_start": True}, {"early_exit": True}, {"fast": True}, {"momentum": 0.9}, {"loss": "margin"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"random_start": True}, {"early_exit": True}, {"fast": True}, {"momentum": 0.9}, {"loss": "margin"}]
+)
 def test_stays_in_the_box_and_inside_the_budget(norm: Any, channels: int, options: dict[str, Any]) -> None:
     model, (images, labels) = small_net(channels=channels), batch(channels=channels)
     found = ascend(model, images, labels, Budget(norm=norm, eps=0.1, **options), generator=torch.Generator().manual_seed(0))
@@ -57,7 +59,10 @@ def test_targets_lower_the_loss_of_their_class() -> None:
     found = ascend(model, images, labels, Budget(norm="l2", eps=3, steps=30), Goal(targets))
     assert torch.equal(found.fooled, found.predicted == targets)
     assert float(found.fooled.float().mean()) > 0.9
-    assert torch.equal(ascend(model, images, labels, Budget(eps=0.1), Goal(2)).images, ascend(model, images, labels, Budget(eps=0.1), Goal(torch.full_like(labels, 2))).images)
+    assert torch.equal(
+        ascend(model, images, labels, Budget(eps=0.1), Goal(2)).images,
+        ascend(model, images, labels, Budget(eps=0.1), Goal(torch.full_like(labels, 2))).images,
+    )
 
 
 def test_model_is_left_as_it_was_also_when_it_raises() -> None:
@@ -135,7 +140,11 @@ def test_works_where_gradients_are_off() -> None:
 
 
 def test_random_starts_fill_the_ball_and_follow_the_generator() -> None:
-    model, images, labels = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.full((500, 3, 2, 2), 0.5), torch.zeros(500, dtype=torch.int64)
+    model, images, labels = (
+        nn.Sequential(nn.Flatten(), nn.Linear(12, 2)),
+        torch.full((500, 3, 2, 2), 0.5),
+        torch.zeros(500, dtype=torch.int64),
+    )
     nn.init.zeros_(model[1].weight)
     for norm, expected in (("linf", 12 / 13), ("l2", 12 / 13)):  # the mean radius of a uniform ball in 12 dimensions
         budget = Budget(norm=norm, eps=0.2, random_start=True)

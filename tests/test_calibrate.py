@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from mithridate.calibrate import needed, p_values, threshold
 
 
-@pytest.mark.parametrize(("count", "fpr", "rank"), [(99, 0.01, 99), (100, 0.01, 100), (199, 0.01, 198), (9, 0.1, 9), (99, 0.07, 93), (999, 0.05, 950)])
+@pytest.mark.parametrize(
+    ("count", "fpr", "rank"), [(99, 0.01, 99), (100, 0.01, 100), (199, 0.01, 198), (9, 0.1, 9), (99, 0.07, 93), (999, 0.05, 950)]
+)
 def test_cut_is_the_conformal_order_statistic(count: int, fpr: float, rank: int) -> None:
     scores = torch.arange(1.0, count + 1)[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
     assert float(threshold(scores, fpr).cut) == rank

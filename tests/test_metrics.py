@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy import stats
 from sklearn import metrics as sk
 
 from mithridate import metrics
@@ -53,7 +53,7 @@ def test_precision_recall_f1_equal_scikit_learn(pairs: list[tuple[bool, bool]]) 
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.9, 0.95, 0.999]))
 @settings(deadline=None, max_examples=80)
 def test_interval_equals_scipy(case: tuple[int, int], level: float) -> None:
-    exact = binomtest(*case).proportion_ci(level, method="exact")
+    exact = stats.binomtest(*case).proportion_ci(level, method="exact")
     assert metrics.clopper_pearson(*case, level) == pytest.approx((exact.low, exact.high), abs=1e-8)
 
 
@@ -63,7 +63,9 @@ def test_interval_of_none_and_all() -> None:
     assert metrics.clopper_pearson(0, 100)[1] == pytest.approx(1 - 0.025 ** (1 / 100))
 
 
-@pytest.mark.parametrize(("hits", "of", "level", "field"), [(1, 0, 0.95, "of"), (3, 2, 0.95, "hits"), (-1, 2, 0.95, "hits"), (1, 2, 1.0, "level")])
+@pytest.mark.parametrize(
+    ("hits", "of", "level", "field"), [(1, 0, 0.95, "of"), (3, 2, 0.95, "hits"), (-1, 2, 0.95, "hits"), (1, 2, 1.0, "level")]
+)
 def test_interval_refuses(hits: int, of: int, level: float, field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field} must"):
         metrics.clopper_pearson(hits, of, level)
@@ -122,3 +124,10 @@ def test_one_sided_inputs_are_named() -> None:
     for message, call in cases:
         with pytest.raises(ValueError, match=f"^{message}"):
             call()
+
+
+def test_binomial_tail_is_scipys() -> None:
+    for hits, of, rate in ((0, 10, 0.1), (3, 200, 0.01), (200, 200, 0.01), (7, 9, 0.5)):
+        assert metrics.binomial_tail(hits, of, rate) == pytest.approx(float(stats.binom.sf(hits - 1, of, rate)), rel=1e-9)
+    with pytest.raises(ValueError, match="rate must lie in"):
+        metrics.binomial_tail(1, 2, 1.0)

@@ -38,7 +38,11 @@ def test_a_clean_package_has_nothing_to_complain_about(package: Path) -> None:
         ("bare except", '"""Bad."""\ntry:\n    pass\nexcept:\n    pass\n', 1),
         ("print below cli", '"""Bad."""\nprint(1)\n', 1),
         ("star imports", '"""Bad."""\nfrom os import *\n', 1),
-        ("most parameters", '"""Bad."""\n\n\ndef _f(a: int, b: int, c: int, d: int, e: int, *, f: int, g: int) -> None: ...\n', 7),
+        (
+            "most parameters below cli",
+            '"""Bad."""\ndef _f(a: int, b: int, c: int, d: int, *, e: int, f: int, g: int) -> None: ...\n',
+            7,
+        ),
         ("function body, most lines", '"""Bad."""\n\n\ndef _f() -> None:\n' + "    pass\n" * 51, 51),
         ("function body, median lines", '"""Bad."""\n\n\ndef _f() -> None:\n' + "    pass\n" * 31, 16),
         ("longest core file, lines", "# line\n" * 301, 301),

@@ -85,7 +85,9 @@ def test_images_on_the_bounds_reach_the_boxed_worst_case(channels: int) -> None:
     model = Linear((channels, 6, 6), 2)
     images = (torch.rand(8, channels, 6, 6, generator=torch.Generator().manual_seed(2)) > 0.5).float()
     labels = model(images).argmax(1)
-    sign = torch.where(labels == 0, 1.0, -1.0)[:, None, None, None] * (model.weight[1] - model.weight[0]).detach().sign().view(1, channels, 6, 6)
+    sign = torch.where(labels == 0, 1.0, -1.0)[:, None, None, None] * (model.weight[1] - model.weight[0]).detach().sign().view(
+        1, channels, 6, 6
+    )
     best = (images + 0.1 * sign).clamp(0, 1)
     found = PGD(eps=0.1, random_start=False, early_exit=False).perturb(model, images, labels)
     assert torch.allclose(found, best, atol=1e-6)
@@ -101,7 +103,9 @@ def test_restarts_find_more_and_never_less() -> None:
             return torch.stack([torch.full_like(t, 1.0), hill], 1)
 
     images, labels = torch.full((40, 1, 1, 1), 0.5), torch.zeros(40, dtype=torch.int64)
-    fooled = [int((Hills()(PGD(eps=0.1, restarts=r).perturb(Hills(), images, labels, seed=1)).argmax(1) != labels).sum()) for r in (1, 2, 8)]
+    fooled = [
+        int((Hills()(PGD(eps=0.1, restarts=r).perturb(Hills(), images, labels, seed=1)).argmax(1) != labels).sum()) for r in (1, 2, 8)
+    ]
     assert 5 < fooled[0] < 35
     assert fooled[0] < fooled[1] < fooled[2]
     strongest = PGD(eps=0.1, restarts=8, early_exit=False).perturb(Hills(), images, labels, seed=1)

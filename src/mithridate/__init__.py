@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from mithridate.defenses.screens.spectral_signature import SpectralSignature
     from mithridate.defenses.trainers.plain import Plain
     from mithridate.guard import Guard
-    from mithridate.nn.resolve import load_model
+    from mithridate.methods import find, parse
+    from mithridate.nn.resolve import resolve
     from mithridate.roles import Goal, Verdict, silent
-    from mithridate.spec import find, parse, to_spec
+    from mithridate.spec import to_spec
     from mithridate.threats.evasion.pgd import PGD
     from mithridate.threats.poison import poison
     from mithridate.threats.triggers.badnets import BadNets
@@ -46,10 +47,10 @@ __all__ = [
     "calibrate",
     "datasets",
     "find",
-    "load_model",
     "metrics",
     "parse",
     "poison",
+    "resolve",
     "silent",
     "to_spec",
 ]
@@ -64,9 +65,10 @@ _HOMES = {
     "defenses.screens.spectral_signature": ("SpectralSignature",),
     "defenses.trainers.plain": ("Plain",),
     "guard": ("Guard",),
-    "nn.resolve": ("load_model",),
+    "methods": ("find", "parse"),
+    "nn.resolve": ("resolve",),
     "roles": ("Goal", "Verdict", "silent"),
-    "spec": ("find", "parse", "to_spec"),
+    "spec": ("to_spec",),
     "threats.evasion.pgd": ("PGD",),
     "threats.poison": ("poison",),
     "threats.triggers.badnets": ("BadNets",),
@@ -80,9 +82,6 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"mithridate.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'mithridate' has no attribute {name!r}")
-    if _HOME[name] == "spec":  # whoever looks a method up wants the registry full
-        importlib.import_module("mithridate.threats")
-        importlib.import_module("mithridate.defenses")
     value = getattr(importlib.import_module(f"mithridate.{_HOME[name]}"), name)
     globals()[name] = value
     return value

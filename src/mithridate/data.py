@@ -29,7 +29,7 @@ def to_uint8(images: Tensor) -> Tensor:
     """Images as uint8 in [0, 255]: clipped first, then rounded, so that nothing wraps around."""
     if images.dtype == torch.uint8:
         return images
-    return images.clamp(0, 1).mul(255).round_().to(torch.uint8)
+    return images.clamp(0, 1).mul_(255).round_().to(torch.uint8)
 
 
 @dataclass(frozen=True, eq=False)

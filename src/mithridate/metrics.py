@@ -182,6 +182,21 @@ def clopper_pearson(hits: int, of: int, level: float = 0.95) -> tuple[float, flo
     return low, 1.0 if hits == of else _upper_limit(hits, of, tail)
 
 
+def binomial_tail(hits: int, of: int, rate: float) -> float:
+    """Probability of `hits` or more successes in `of` independent trials of probability `rate`.
+
+    Raises:
+        ValueError: `hits` is outside [0, of], or `rate` is outside (0, 1).
+    """
+    if not 0 <= hits <= of:
+        raise ValueError(f"hits must lie in [0, {of}], got {hits}")
+    if not 0 < rate < 1:
+        raise ValueError(f"rate must lie in (0, 1), got {rate}")
+    k = torch.arange(hits, of + 1, dtype=torch.float64)
+    ways = math.lgamma(of + 1) - torch.lgamma(k + 1) - torch.lgamma(of - k + 1)
+    return min(1.0, float((ways + k * math.log(rate) + (of - k) * math.log1p(-rate)).logsumexp(0).exp()))
+
+
 def _upper_limit(hits: int, of: int, tail: float) -> float:
     """The p at which `hits` or fewer successes have probability `tail`."""
     k = torch.arange(hits + 1, dtype=torch.float64)

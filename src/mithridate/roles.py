@@ -117,7 +117,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Detector(Protocol):
-    """Scores inputs at run time: which are malicious."""
+    """Scores inputs at run time: which are malicious. Its class attribute `scorer` is the class that `fit` returns."""
 
     def fit(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> Scorer:
         """A fitted scorer, a new `nn.Module`."""
@@ -137,8 +137,10 @@ class Inspector(Protocol):
 class Repair(Protocol):
     """Removes a backdoor from a model."""
 
-    def repair(self, model: nn.Module, samples: Samples, *, seed: int = 0, progress: Progress = silent) -> nn.Module:
-        """A repaired copy of `model`."""
+    def repair(
+        self, model: nn.Module, samples: Samples, *, verdict: Verdict | None = None, seed: int = 0, progress: Progress = silent
+    ) -> nn.Module:
+        """A repaired copy of `model`; a `verdict` of an inspector may help, the truth is never given."""
         ...
 
 

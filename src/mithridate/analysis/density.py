@@ -44,9 +44,7 @@ def leave_one_out(bank: Tensor, bandwidth: float, chunk: int = 1024) -> Tensor:
     """
     if len(bank) < 2:
         raise ValueError(f"bank must hold at least 2 samples, got {len(bank)}")
-    parts = [
-        (_others(bank, rows) / (-2 * bandwidth**2)).logsumexp(1) for rows in torch.arange(len(bank), device=bank.device).split(chunk)
-    ]
+    parts = [(_others(bank, rows) / (-2 * bandwidth**2)).logsumexp(1) for rows in torch.arange(len(bank), device=bank.device).split(chunk)]
     return torch.cat(parts) - _log_norm(torch.tensor(bandwidth, dtype=bank.dtype), bank.shape[1]).to(bank) - math.log(len(bank) - 1)
 
 
@@ -77,11 +75,15 @@ def best_bandwidth(bank: Tensor, candidates: int = 33) -> float:
 
 
 def square_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances (m, n) between rows, by one product; centered on b first, so that no digits cancel."""
+    """Squared Euclidean distances (m, n) between rows, in their dtype.
+
+    One matrix product, in double precision where the device has it and centered on b, because |a|^2 + |b|^2 - 2ab cancels.
+    """
+    wide = a.dtype if a.device.type == "mps" else torch.float64
     shift = b.detach().mean(0)
-    a, b = a - shift, b - shift
-    squares = torch.addmm(a.square().sum(1, keepdim=True) + b.square().sum(1), a, b.T, alpha=-2)
-    return squares.clamp_min(0)
+    left, right = (a - shift).to(wide), (b - shift).to(wide)
+    squares = torch.addmm(left.square().sum(1, keepdim=True) + right.square().sum(1), left, right.T, alpha=-2)
+    return squares.clamp_min(0).to(a.dtype)
 
 
 def _others(bank: Tensor, rows: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 def suspicious(scores: Tensor, labels: Tensor) -> Tensor:
     """Which samples form a separate, smaller, higher-scored population within their class, as bool (n,).
 
-    Each class is judged on its own by `split` of the square roots of its scores (a spectral score is a squared length).
+    Each class is judged on its own by `split` of the logarithms of its scores, in which a heavy tail is no second population.
+    For spectral scores of heavily poisoned classes `spectral.second_population` sees more, from the features themselves.
 
     Args:
         scores: (n,) finite, at least 0, higher = more suspicious.
@@ -25,7 +26,9 @@ def suspicious(scores: Tensor, labels: Tensor) -> Tensor:
     flagged = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     for label in labels.unique().tolist():
         own = labels == label
-        values = scores[own].sqrt()
+        values = scores[own].clamp_min(1e-4 * scores[own].median()).log()
+        if not bool(torch.isfinite(values).all()):
+            continue
         cut = split(values)
         if cut is not None and float((values > cut).float().mean()) <= 0.5:
             flagged[own] = values > cut

@@ -119,9 +119,9 @@ def _raw(data: Any) -> bytes:
     """Bytes of a (n, 3072) uint8 array from NumPy's (version, shape, dtype, is_fortran, data)."""
     _, shape, _, fortran, raw = data.state
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
-    if fortran or len(shape) != 2 or shape[1] != _PIXELS or len(raw) != shape[0] * _PIXELS:
+    if not isinstance(raw, bytes) or fortran or len(shape) != 2 or shape[1] != _PIXELS or len(raw) != shape[0] * _PIXELS:
         raise ValueError(f"data must be (n, {_PIXELS}) bytes, got shape {shape}")
-    return bytes(raw)
+    return raw
 
 
 def _samples(batch: Callable[[str], bytes], where: str) -> Pair:

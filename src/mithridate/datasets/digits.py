@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -18,7 +19,7 @@ def read(root: Path) -> Pair:
     """1,297 training and 500 test images (n, 1, 16, 16), uint8, split by class and always alike; `root` does not matter."""
     from sklearn.datasets import load_digits
 
-    raw = load_digits()
+    raw: Any = load_digits()
     small = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16
     images = functional.interpolate(small, scale_factor=2, mode="bilinear").mul_(255).round_().to(torch.uint8)
     everything = Samples(images, torch.tensor(raw.target, dtype=torch.int64), DIGITS.classes)

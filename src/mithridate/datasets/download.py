@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +59,7 @@ def fetch(remote: Remote, root: Path, progress: Progress = silent, client: httpx
     final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(f"{final.name}.part")
     try:
-        with client or httpx.Client(follow_redirects=True, timeout=30) as session:
+        with nullcontext(client) if client else httpx.Client(follow_redirects=True, timeout=30) as session:
             _receive(session, remote, part, progress)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OSError(f"{type(error).__name__}: {error}".partition("\n")[0]) from error

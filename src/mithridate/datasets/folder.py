@@ -15,12 +15,11 @@ from mithridate.datasets.listing import Listing
 from mithridate.datasets.memmap import open_memmap, write_memmap
 from mithridate.datasets.pixels import SUFFIXES, decode, look
 from mithridate.datasets.root import cache_folder
-from mithridate.datasets.wanted import Wanted, match, take
+from mithridate.datasets.wanted import UNLABELED, Wanted, match, take
 from mithridate.errors import BadFile, MissingData
 from mithridate.roles import Progress, silent
 
 RESIDENT_BYTES = 4 * 2**30  # decoded sets above this are memory-mapped
-UNLABELED = "unlabeled"
 _PART = 256
 
 

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from mithridate.data import Samples
-from mithridate.datasets.folder import UNLABELED
 from mithridate.datasets.pixels import decode
-from mithridate.datasets.wanted import Wanted, conform, take
+from mithridate.datasets.wanted import UNLABELED, Wanted, conform, take
 from mithridate.errors import BadFile, MissingData, MissingExtra
 
 

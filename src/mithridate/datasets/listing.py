@@ -59,11 +59,15 @@ def listed(path: Path) -> Iterator[Listing]:
 
     Raises:
         MissingData: nothing is there.
-        BadFile: a file that is not a .zip, or a damaged one.
+        BadFile: a folder that cannot be read, or a file that is not an image or a .zip, or a damaged one.
         UnsafeFile: a .zip with absolute or climbing paths, or larger than it can honestly be.
     """
     if path.is_dir():
-        yield _folder(path)
+        try:
+            found = _folder(path)
+        except OSError as error:
+            raise BadFile(f"{path}: cannot be read ({error})") from error
+        yield found
     elif not path.exists():
         raise MissingData(f"{path} does not exist")
     elif path.suffix.lower() in SUFFIXES:
@@ -74,7 +78,7 @@ def listed(path: Path) -> Iterator[Listing]:
             with zipfile.ZipFile(path) as archive:
                 yield _zip(path, archive)
         except (zipfile.BadZipFile, NotImplementedError) as error:
-            raise BadFile(f"{path}: not a readable .zip file ({error})") from error
+            raise BadFile(f"{path}: neither an image nor a readable .zip file ({error})") from error
 
 
 def _folder(root: Path) -> Listing:
@@ -100,14 +104,18 @@ def _collect(found: dict[str, str], root: Path, here: Path, files: list[str]) ->
 
 
 def _read_file(path: Path) -> bytes:
-    if path.stat().st_size > MAX_FILE:
-        raise UnsafeFile(f"{path}: {path.stat().st_size:,} bytes, more than the {MAX_FILE:,} that are allowed for one image")
-    return path.read_bytes()
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE:
+            raise UnsafeFile(f"{path}: {size:,} bytes, more than the {MAX_FILE:,} that are allowed for one image")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be read ({error})") from error
 
 
 def _zip(path: Path, archive: zipfile.ZipFile) -> Listing:
+    _check_entries(path, archive.infolist())
     entries = {e.filename: e for e in archive.infolist() if not e.is_dir() and not _hidden(e.filename)}
-    _check_entries(path, list(entries.values()))
     state = path.stat()
     key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode()).hexdigest()
 
@@ -127,7 +135,7 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Listing:
 
 def _hidden(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -34,6 +35,8 @@ def write_memmap(parts: Iterable[Samples], folder: Path) -> None:
     try:
         with (temporary / "images.npy").open("wb") as file:
             meta, labels = _append(file, parts)
+            file.flush()
+            os.fsync(file.fileno())
         np.save(temporary / "labels.npy", labels, allow_pickle=False)
         write_atomic(temporary / "meta.json", json.dumps(meta).encode())
         if not folder.exists():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mithridate.data import Samples
-from mithridate.datasets.folder import UNLABELED
+from mithridate.datasets.wanted import UNLABELED
 from mithridate.errors import BadFile, MissingData, UnsafeFile
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from mithridate.data import Samples
 
+UNLABELED = "unlabeled"  # the one class of images that nobody labeled
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -111,7 +113,9 @@ def conform(samples: Samples, wanted: Wanted, where: str) -> Samples:
 
 
 def _relabel(samples: Samples, classes: tuple[str, ...], where: str) -> Samples:
-    """Labels by the model's names; a set of as many classes but other names keeps its order."""
+    """Labels by the model's names; a set of as many classes but other names keeps its order, and one without labels stays so."""
+    if samples.classes == (UNLABELED,):
+        return replace(samples, classes=classes)
     if len(samples.classes) == len(classes) and not set(samples.classes) & set(classes):
         return replace(samples, classes=classes)
     index = torch.tensor(match(samples.classes, classes, where), dtype=torch.int64)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from mithridate.calibrate import Threshold, p_values, threshold
 from mithridate.data import Samples, to_float
+from mithridate.guard import archive
 from mithridate.nn.modes import device_of
 from mithridate.nn.scorers import TraceScorer
 from mithridate.nn.taps import Trace, trace
@@ -37,12 +39,6 @@ class Answer:
     def predicted(self) -> Tensor:
         """Predicted classes (n,)."""
         return self.logits.argmax(1)
-
-    @property
-    def reasons(self) -> list[str]:
-        """For each input the detector that suspects it most, or an empty string where nothing is flagged."""
-        names, stacked = list(self.scores), torch.stack(list(self.scores.values()))
-        return [names[i] if flag else "" for i, flag in zip(stacked.argmax(0).tolist(), self.flagged.tolist(), strict=True)]
 
 
 class Guard(nn.Module):
@@ -105,7 +101,7 @@ class Guard(nn.Module):
     def forward(self, images: Tensor) -> Answer:
         """Answer a batch of float images (n, c, h, w) in [0, 1]: one pass of the model serves every detector."""
         seen: Trace = trace(self.model, images, self.layers)
-        scores = {spec: scorer.score(seen) for spec, scorer in zip(self.specs, self._scorers(), strict=True)}
+        scores = {spec: scorer.score(seen) for spec, scorer in zip(self.specs, self.fitted(), strict=True)}
         flags = [self.threshold(spec).flag(score) for spec, score in scores.items()]
         tails = [p_values(score, clean) for score, clean in zip(scores.values(), self.calibration, strict=True)]
         combined = (torch.stack(tails).amin(0) * len(tails)).clamp(max=1)
@@ -120,7 +116,21 @@ class Guard(nn.Module):
         joined = [torch.cat([getattr(p, name).cpu() for p in parts]) for name in ("logits", "flagged", "p_values")]
         return Answer(*joined, scores)
 
-    def _scorers(self) -> list[TraceScorer]:
+    def save(self, folder: Path) -> None:
+        """Write the guard, without the model, into a folder: `guard.safetensors` and `guard.toml`."""
+        archive.save(self, folder)
+
+    @classmethod
+    def load(cls, folder: Path, model: nn.Module) -> Guard:
+        """The guard that `save` wrote, around the model it was fitted on.
+
+        Raises:
+            BadFile: missing, damaged or of another format.
+        """
+        return cls(model, *archive.load(folder, model))
+
+    def fitted(self) -> list[TraceScorer]:
+        """The fitted scorers, in the order of `specs`."""
         return [scorer for scorer in self.scorers if isinstance(scorer, TraceScorer)]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mithridate.errors import BadFile
+from mithridate.errors import BadFile, UnsafeFile
 
 MAX_CARD = 1 << 20
 
@@ -18,6 +18,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
     Raises:
         BadFile: it is not a table, or `arch`, `classes`, `input`, `mean` or `std` make no sense.
+        UnsafeFile: it names code to run as its architecture.
     """
     for suffix in (".json", ".toml"):
         card = path.with_suffix(suffix)
@@ -45,21 +46,29 @@ def check_card(path: Path, card: Any) -> dict[str, Any]:
     """The same card, if what it says makes sense.
 
     Raises:
-        BadFile: as for `read_card`.
+        BadFile, UnsafeFile: as for `read_card`.
     """
     if not isinstance(card, dict):
         raise BadFile(f"{path}: a card must be a table, got {type(card).__name__}")
     checks: dict[str, Callable[[Any], bool]] = {
         "arch": lambda value: isinstance(value, str),
-        "classes": lambda value: (type(value) is int and 1 < value <= 1_000_000) or (_is_list(value, str) and len(value) > 1),
+        "classes": _is_classes,
         "input": lambda value: _is_list(value, int) and len(value) == 3 and all(0 < n <= 4096 for n in value),
         "mean": lambda value: _is_list(value, int, float),
         "std": lambda value: _is_list(value, int, float) and all(number > 0 for number in value),
     }
+    if ".py:" in str(card.get("arch", "")):
+        raise UnsafeFile(f"{path}: asks to run {str(card['arch'])[:80]!r}, which only the user can, as --arch")
     for key, fine in checks.items():
         if key in card and not fine(card[key]):
             raise BadFile(f"{path}: {key} makes no sense: {str(card[key])[:80]}")
     return card
+
+
+def _is_classes(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) > 1 and _is_list(value, str)
+    return type(value) is int and 1 < value <= 1_000_000
 
 
 def _is_list(value: Any, *kinds: type) -> bool:

@@ -20,16 +20,28 @@ import torch
 from torch import Tensor, nn
 
 from mithridate.errors import BadFile, UnsafeFile
-from mithridate.nn.formats import check_tensors_only, identify, open_stored_zip
+from mithridate.nn.formats import ZIP_ERRORS, check_tensors_only, identify, open_stored_zip
 from mithridate.nn.graphs import ExportedModel, Ref, Step, base_name, lift, refs, with_dead
 from mithridate.nn.vault import finite
 
-ALLOWED = frozenset(
-    ["_adaptive_avg_pool2d", "_native_batch_norm_legit_no_training", "_safe_softmax", "_softmax", "_to_copy", "_unsafe_view", "abs", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "add", "addmm", "alias", "amax", "amin", "any", "arange", "argmax", "avg_pool2d", "baddbmm", "batch_norm", "bitwise_not", "bmm", "cat", "chunk", "clamp", "clamp_max", "clamp_min", "clone", "constant_pad_nd", "contiguous", "conv1d", "conv2d", "convolution", "cos", "detach", "detach_", "div", "dropout", "einsum", "elu", "embedding", "eq", "erf", "exp", "expand", "expand_as", "fill", "flatten", "floor", "floor_divide", "full", "full_like", "ge", "gelu", "group_norm", "gt", "hardsigmoid", "hardswish", "hardtanh", "instance_norm", "index_select", "layer_norm", "le", "leaky_relu", "lift_fresh_copy", "linalg_vector_norm", "linear", "log", "log_softmax", "logical_and", "logical_not", "lt", "matmul", "max", "max_pool2d", "max_pool2d_with_indices", "maximum", "mean", "min", "minimum", "mish", "mm", "movedim", "mul", "narrow", "native_group_norm", "native_layer_norm", "ne", "neg", "norm", "ones", "ones_like", "pad", "permute", "pixel_shuffle", "pixel_unshuffle", "pow", "prelu", "reciprocal", "reflection_pad2d", "relu", "relu6", "repeat", "replication_pad2d", "reshape", "roll", "rsqrt", "rsub", "scaled_dot_product_attention", "select", "sigmoid", "sign", "silu", "sin", "slice", "softmax", "softplus", "split", "split_with_sizes", "sqrt", "squeeze", "stack", "std", "sub", "sum", "sym_size", "t", "tanh", "to", "transpose", "tril", "triu", "type_as", "unbind", "unflatten", "unsqueeze", "upsample_bilinear2d", "upsample_nearest2d", "var", "var_mean", "view", "view_as", "where", "zeros", "zeros_like"]
-)
+_ATEN = """
+    _adaptive_avg_pool2d _native_batch_norm_legit_no_training _safe_softmax _softmax _to_copy _unsafe_view abs adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_max_pool2d add addmm alias amax amin any arange argmax avg_pool2d baddbmm batch_norm bitwise_not
+    bmm cat chunk clamp clamp_max clamp_min clone constant_pad_nd contiguous conv1d conv2d convolution cos detach detach_ div
+    dropout einsum elu embedding eq erf exp expand expand_as fill flatten floor floor_divide full full_like ge gelu group_norm gt
+    hardsigmoid hardswish hardtanh index_select instance_norm layer_norm le leaky_relu lift_fresh_copy linalg_vector_norm linear log
+    log_softmax logical_and logical_not lt matmul max max_pool2d max_pool2d_with_indices maximum mean min minimum mish mm movedim
+    mul narrow native_group_norm native_layer_norm ne neg norm ones ones_like pad permute pixel_shuffle pixel_unshuffle pow prelu
+    reciprocal reflection_pad2d relu relu6 repeat replication_pad2d reshape roll rsqrt rsub scaled_dot_product_attention select
+    sigmoid sign silu sin slice softmax softplus split split_with_sizes sqrt squeeze stack std sub sum sym_size t tanh to transpose
+    tril triu type_as unbind unflatten unsqueeze upsample_bilinear2d upsample_nearest2d var var_mean view view_as where zeros
+    zeros_like
+"""
+ALLOWED = frozenset(_ATEN.split())
 """Operations of `torch.ops.aten` that a classifier may use; none of them touches files, devices or memory by address."""
 
-_OPERATORS = {name: getattr(operator, name) for name in ["add", "sub", "mul", "floordiv", "truediv", "neg", "mod", "eq", "ne", "ge", "gt", "le", "lt", "and_", "or_", "not_"]}
+_PYTHON = "add sub mul floordiv truediv neg mod eq ne ge gt le lt and_ or_ not_"
+_OPERATORS = {name: getattr(operator, name) for name in _PYTHON.split()}
 _CHECKS = ("_assert", "sym_constrain_range", "_assert_tensor_metadata", "_assert_scalar")
 
 _DTYPES = {
@@ -52,7 +64,7 @@ def load_exported(path: str | os.PathLike[str]) -> nn.Module:
     try:
         with open_stored_zip(file) as archive:
             return _Reader(file, archive).model().eval()
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError, zipfile.BadZipFile) as error:
+    except (*ZIP_ERRORS, KeyError, IndexError, TypeError, AttributeError) as error:
         raise BadFile(f"{file}: damaged torch.export archive: {type(error).__name__}: {' '.join(str(error).split())[:160]}") from error
 
 
@@ -83,18 +95,24 @@ class _Reader:
         return json.loads(self.archive.read(self.members[tail]))
 
     def _check_pickles(self) -> None:
-        """Sample inputs are a pickle in every archive. It is never opened here, but what it would run says who made the file."""
+        """Sample inputs are a pickle in every archive. They are never opened here, but what they would run says who made the file."""
         for tail, name in self.members.items():
-            if tail.startswith("data/sample_inputs/") and (data := self.archive.read(name)):
-                with zipfile.ZipFile(io.BytesIO(data)) as inner:
-                    for member in inner.infolist():
-                        if member.file_size > len(data):
-                            raise UnsafeFile(f"{self.path}: {tail} claims {member.file_size} bytes in {len(data)}")
-                        if member.filename.endswith(".pkl"):
-                            check_tensors_only(self.path, inner.read(member), tail)
+            if tail.startswith("data/sample_inputs/"):
+                self._check_samples(tail, self.archive.read(name))
             elif tail.rpartition("/")[2].startswith(("custom_obj", "opaque_obj")) or tail.endswith((".pt", ".pkl")):
-                if not tail.startswith("data/sample_inputs/"):
-                    raise UnsafeFile(f"{self.path}: {tail} is a pickled object, so it was not opened; export a model of plain tensors")
+                raise UnsafeFile(f"{self.path}: {tail[:80]!r} is a pickled object, so it was not opened; export a model of plain tensors")
+
+    def _check_samples(self, tail: str, data: bytes) -> None:
+        if not data:
+            return
+        if not data.startswith(b"PK"):
+            raise UnsafeFile(f"{self.path}: {tail[:80]!r} is a bare pickle, so it was not opened")
+        with zipfile.ZipFile(io.BytesIO(data)) as inner:
+            for member in inner.infolist():
+                if member.file_size > len(data):
+                    raise UnsafeFile(f"{self.path}: {tail[:80]!r} claims {member.file_size} bytes in {len(data)}")
+                if member.filename.endswith(".pkl"):
+                    check_tensors_only(self.path, inner.read(member), tail)
 
     def _tensors(self, kind: str, name: str) -> dict[str, Tensor]:
         config = self._json(f"data/{kind}/{name}_{kind}_config.json")["config"]
@@ -102,16 +120,16 @@ class _Reader:
 
     def _tensor(self, tail: str, key: str, entry: dict[str, Any]) -> Tensor:
         if entry["use_pickle"]:
-            raise UnsafeFile(f"{self.path}: weight {key!r} is a pickled object, so it was not opened; export a model of plain tensors")
+            raise UnsafeFile(f"{self.path}: weight {key[:80]!r} is a pickled object, so it was not opened; export a model of plain tensors")
         meta, data = entry["tensor_meta"], bytearray(self.archive.read(self.members[tail]))
         shape, dtype = [n["as_int"] for n in meta["sizes"]], _DTYPES[meta["dtype"]]
         if math.prod(shape) * dtype.itemsize > len(data) or any(type(n) is not int or n < 0 for n in shape):
-            raise UnsafeFile(f"{self.path}: weight {key!r} of shape {str(shape)[:60]} claims more than its {len(data)} bytes")
+            raise UnsafeFile(f"{self.path}: weight {key[:80]!r} of shape {str(shape)[:60]} claims more than its {len(data)} bytes")
         flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         strides, offset = [n["as_int"] for n in meta["strides"]], meta["storage_offset"]["as_int"]
         tensor = flat.as_strided(shape, strides, offset).clone(memory_format=torch.contiguous_format)
         if not finite(tensor):
-            raise BadFile(f"{self.path}: weight {key!r} holds NaN or infinity")
+            raise BadFile(f"{self.path}: weight {key[:80]!r} holds NaN or infinity")
         return nn.Parameter(tensor) if entry["is_param"] and tensor.is_floating_point() else tensor
 
     def _bind(self, specs: list[dict[str, Any]], raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -175,27 +193,39 @@ class _Reader:
 def _decode(arg: dict[str, Any]) -> Any:
     """An argument as it stands in the archive -> a plain value, or a reference to a computed one."""
     ((kind, value),) = arg.items()
-    if kind in ("as_tensor", "as_optional_tensor"):
-        return Ref(value["name"]) if "name" in value else _decode(value)
-    if kind == "as_name":
-        return Ref(value)
-    if kind == "as_tensors":
-        return [Ref(item["name"]) for item in value]
-    if kind in ("as_sym_ints", "as_sym_floats", "as_sym_bools", "as_optional_tensors"):
-        return [_decode(item) for item in value]
-    if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
-        return _decode(value)
-    if kind in ("as_none", "as_layout"):
-        return None
-    if kind == "as_scalar_type":
-        return _DTYPES[value]
-    if kind == "as_memory_format":
-        return _MEMORY[value]
-    if kind == "as_device":
-        return torch.device("cpu")  # stands for: where the images are
-    if kind in ("as_int", "as_float", "as_bool", "as_string", "as_ints", "as_floats", "as_bools", "as_strings"):
-        return value
-    raise ValueError(f"argument of kind {kind!r} is not supported")
+    if kind not in _DECODERS:
+        raise ValueError(f"argument of kind {kind!r} is not supported")
+    return _DECODERS[kind](value)
+
+
+def _plain(value: Any) -> Any:
+    return value
+
+
+def _nothing(value: Any) -> None:
+    return None
+
+
+def _many(value: list[dict[str, Any]]) -> list[Any]:
+    return [_decode(item) for item in value]
+
+
+def _named(value: dict[str, Any]) -> Ref:
+    return Ref(value["name"])
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("as_int", "as_float", "as_bool", "as_string", "as_ints", "as_floats", "as_bools", "as_strings"), _plain),
+    **dict.fromkeys(("as_sym_int", "as_sym_float", "as_sym_bool", "as_optional_tensor"), _decode),
+    **dict.fromkeys(("as_sym_ints", "as_sym_floats", "as_sym_bools", "as_optional_tensors"), _many),
+    **dict.fromkeys(("as_none", "as_layout"), _nothing),
+    "as_tensor": _named,
+    "as_tensors": lambda value: [_named(item) for item in value],
+    "as_name": Ref,
+    "as_scalar_type": _DTYPES.__getitem__,
+    "as_memory_format": _MEMORY.__getitem__,
+    "as_device": lambda value: torch.device("cpu"),  # stands for: where the images are
+}
 
 
 def _outputs(outputs: list[dict[str, Any]]) -> tuple[tuple[str, ...], bool]:

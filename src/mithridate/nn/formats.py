@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import stat
+import struct
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,8 @@ Kind = Literal["safetensors", "torch", "export"]
 
 MAX_HEADER = 100_000_000
 MAX_MEMBERS = 100_000
+ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError, EOFError, OverflowError, struct.error)
+"""What `zipfile` raises on damaged archives."""
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8}
 _BITS |= {"BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8}
 _MAGIC = {
@@ -24,6 +27,9 @@ _MAGIC = {
     b"GGUF": "a GGUF file",
     b"\x93NUMPY": "a NumPy array",
     b"\x1f\x8b": "a gzip-compressed file",
+    b"\x78\x9c": "a zlib-compressed file (as joblib writes pickles)",
+    b"\x78\x01": "a zlib-compressed file (as joblib writes pickles)",
+    b"\x78\xda": "a zlib-compressed file (as joblib writes pickles)",
     b"BZh": "a bzip2-compressed file",
     b"\xfd7zXZ\x00": "an xz-compressed file",
     b"\x28\xb5\x2f\xfd": "a zstd-compressed file",
@@ -58,7 +64,7 @@ def identify(path: Path) -> Kind:
         head = file.read(512)
     if head[4:9] == b"\0\0\0\0{":
         return "safetensors"
-    if head[:2] == b"PK" or zipfile.is_zipfile(path):
+    if head[:4] == b"PK\x03\x04":  # a zip behind other bytes is what those bytes make of it
         return _identify_zip(path)
     _refuse_foreign(path, head)
     if _check_pickle(path):
@@ -107,7 +113,7 @@ def open_stored_zip(path: Path) -> zipfile.ZipFile:
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise UnsafeFile(
-                f"{path}: member {member.filename!r} is compressed or encrypted and claims {member.file_size} bytes in "
+                f"{path}: member {member.filename[:80]!r} is compressed or encrypted and claims {member.file_size} bytes in "
                 f"{member.compress_size}; PyTorch stores its members plainly"
             )
     if claimed > size or any(m.header_offset + m.file_size > size for m in members):
@@ -127,8 +133,7 @@ def check_tensors_only(path: Path, data: bytes, what: str, streams: int = 1) -> 
     except ValueError as error:
         raise BadFile(f"{path}: {what} is damaged: {error}") from error
     if bad := pickles.harmful(names):
-        shown = ", ".join(bad[:4]) + (f" and {len(bad) - 4} more" if len(bad) > 4 else "")
-        raise UnsafeFile(f"{path}: {what} would run {shown} when opened, so it was not opened; {convert_hint(path)}")
+        raise UnsafeFile(f"{path}: {what} would import {pickles.shown(bad)} when opened, so it was not opened; {convert_hint(path)}")
 
 
 def _check_regular(path: Path) -> None:
@@ -170,20 +175,20 @@ def _check_pickle(path: Path) -> bool:
     if first == pickles.LEGACY_MAGIC:
         check_tensors_only(path, data, "this PyTorch file", streams=5)
         return True
-    runs = f"would import {', '.join(names[:4])} when opened" if names else "can run code when opened"
+    runs = f"would import {pickles.shown(names)} when opened" if names else "can run code when opened"
     raise UnsafeFile(f"{path}: a pickle, which {runs}, so it was not opened; {convert_hint(path)}")
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError) as error:
+    except ZIP_ERRORS as error:
         raise BadFile(f"{path}: damaged or cut-off zip archive: {error}") from error
     names = archive.namelist()
     if len(names) > MAX_MEMBERS:
         raise UnsafeFile(f"{path}: zip archive with {len(names)} members, more than {MAX_MEMBERS}")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UnsafeFile(f"{path}: member {twice[0]!r} occurs twice in the archive")
+        raise UnsafeFile(f"{path}: member {twice[0][:80]!r} occurs twice in the archive")
     return archive
 
 
@@ -205,7 +210,7 @@ def _identify_zip(path: Path) -> Kind:
         raise BadFile(f"{path}: a NumPy archive (.npz), not a model; it may hold pickled objects, so it was not opened")
     if any(name.endswith(".h5") for name in names):
         raise BadFile(f"{path}: a Keras archive, which is not supported")
-    raise BadFile(f"{path}: a zip archive without a model, beginning with {(names or ['nothing'])[0]!r}; unpack it first")
+    raise BadFile(f"{path}: a zip archive without a model, beginning with {(names or ['nothing'])[0][:80]!r}; unpack it first")
 
 
 def _check_torch_zip(path: Path) -> None:
@@ -215,7 +220,7 @@ def _check_torch_zip(path: Path) -> None:
             raise UnsafeFile(f"{path}: must hold one data.pkl of at most {pickles.MAX_PICKLE} bytes, got {[p.file_size for p in programs]}")
         try:
             data = archive.read(programs[0])
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+        except ZIP_ERRORS as error:
             raise BadFile(f"{path}: damaged zip archive: {error}") from error
     check_tensors_only(path, data, "this PyTorch file")
 
@@ -224,7 +229,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"name {twice!r} occurs twice")
+        raise ValueError(f"name {twice[:80]!r} occurs twice")
     return table
 
 
@@ -234,7 +239,7 @@ def _check_spans(path: Path, entries: dict[str, Any], size: int) -> None:
     end = 0
     for start, stop, name in spans:
         if start != end:
-            raise UnsafeFile(f"{path}: tensor {name!r} starts at byte {start}, expected {end}: overlap or hole")
+            raise UnsafeFile(f"{path}: tensor {name[:80]!r} starts at byte {start}, expected {end}: overlap or hole")
         end = stop
     if end != size:
         raise UnsafeFile(f"{path}: tensors take {end} bytes, the file holds {size}: cut off or padded")
@@ -244,11 +249,11 @@ def _span(path: Path, name: str, entry: Any) -> tuple[int, int]:
     try:
         dtype, shape, (start, stop) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
-        raise BadFile(f"{path}: tensor {name!r} needs dtype, shape and data_offsets, got {str(entry)[:80]}") from error
-    if dtype not in _BITS:
-        raise BadFile(f"{path}: tensor {name!r} has unknown dtype {str(dtype)[:20]!r}")
+        raise BadFile(f"{path}: tensor {name[:80]!r} needs dtype, shape and data_offsets, got {str(entry)[:80]}") from error
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise BadFile(f"{path}: tensor {name[:80]!r} has unknown dtype {str(dtype)[:20]!r}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
-        raise UnsafeFile(f"{path}: tensor {name!r} has an impossible shape or offset: {str(shape)[:60]}, {str((start, stop))[:60]}")
+        raise UnsafeFile(f"{path}: tensor {name[:80]!r} has an impossible shape or offset: {str(shape)[:60]}, {str((start, stop))[:60]}")
     if stop - start != math.prod(shape) * _BITS[dtype] // 8:
-        raise UnsafeFile(f"{path}: tensor {name!r} of {dtype} {str(shape)[:60]} cannot take {stop - start} bytes")
+        raise UnsafeFile(f"{path}: tensor {name[:80]!r} of {dtype} {str(shape)[:60]} cannot take {stop - start} bytes")
     return start, stop

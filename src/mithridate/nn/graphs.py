@@ -28,9 +28,11 @@ class Call(nn.Module):
         self.call, self.name = call, name
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Whatever the operation gives."""
         return self.call(*args, **kwargs)
 
     def extra_repr(self) -> str:
+        """The operation's name."""
         return self.name
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Call:
@@ -64,6 +66,7 @@ class ExportedModel(nn.Module):
                 self.tensors.register_buffer(f"t{i}", tensor)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (n, c, h, w) in [0, 1] -> logits (n, classes)."""
         values: dict[str, Any] = {name: getattr(self.tensors, f"t{i}") for i, name in enumerate(self.names)}
         values[self.ends[0]] = images
         for step in self.steps:

@@ -43,13 +43,10 @@ def harmful(names: list[str]) -> list[str]:
     return [name for name in names if not _TENSORS_ONLY.fullmatch(name)]
 
 
-def is_pickle(data: bytes) -> bool:
-    """Whether the bytes begin with a whole pickle, of any protocol."""
-    try:
-        scan(data)
-    except ValueError:
-        return False
-    return True
+def shown(names: list[str]) -> str:
+    """The first few names on one line, with whatever could mislead a terminal replaced."""
+    clean = [re.sub(r"[^\w.<>-]", "?", name[:80]) for name in names[:4]]
+    return ", ".join(clean) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _scan_one(source: io.BytesIO) -> tuple[set[str], Any]:

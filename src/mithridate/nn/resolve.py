@@ -164,14 +164,17 @@ def _from_timm(reference: str, shape: Shape) -> Resolved:
     """A timm model with the given weights, or with those that its makers published."""
     name, at, file = reference[5:].partition("@")
     if at:
-        model, _ = create_timm(name, classes=shape.classes, channels=shape.channels, size=shape.size)
+        model, published = create_timm(name, classes=shape.classes, channels=shape.channels, size=shape.size)
         path = Path(file)
     else:
         model, published = create_timm(name, classes=None)
         path = fetch(published.get("hf_hub_id") or f"timm/{name}", "model.safetensors")
     loaded = load_state(path)
     load_into(_part(model, loaded.state), loaded.state, path)
-    return Resolved(model, "timm", reference, f"timm:{name}", loaded.sha256, True, {"arch": f"timm:{name}"})
+    card: dict[str, Any] = {"arch": f"timm:{name}"}
+    if not at and published.get("fixed_input_size"):
+        card["input"] = list(published["input_size"])
+    return Resolved(model, "timm", reference, f"timm:{name}", loaded.sha256, True, card)
 
 
 def _is_hub_id(reference: str) -> bool:
@@ -191,8 +194,6 @@ def _from_hub(reference: str, shape: Shape) -> Resolved:
     if "arch" not in config:
         card = {"arch": card["arch"], "classes": config.get("num_classes"), **_timm_card(config)}
     card = check_card(path, {key: value for key, value in card.items() if value is not None})
-    if _CODE.fullmatch(card["arch"]):
-        raise BadFile(f"{reference}: its config.json asks to run {card['arch']}, which is refused")
     loaded = load_state(weights := fetch(repo, "model.safetensors", revision))
     model = _build(card["arch"], card, Shape(None, shape.channels, shape.size))
     load_into(_part(model, loaded.state), loaded.state, weights)

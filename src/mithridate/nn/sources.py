@@ -24,17 +24,26 @@ def fetch(repo: str, name: str, revision: str | None = None) -> Path:
         MissingData: it cannot be had.
     """
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
     except ImportError as error:
         raise MissingExtra("huggingface_hub", "hub") from error
+    offline = constants.HF_HUB_OFFLINE or not _reachable(constants.ENDPOINT)
     try:
-        return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=HUB_SECONDS)).resolve()
+        return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=HUB_SECONDS, local_files_only=offline)).resolve()
     except Exception as error:  # the library raises its transport's errors as they come
-        reason = " ".join(str(error).split())[:120]
-        raise MissingData(
-            f"{repo}: cannot get {name} from the hub ({type(error).__name__}: {reason}); "
-            "where there is no network, give the path of a weights file"
-        ) from error
+        reason = "no network, and not in the cache" if offline else f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise MissingData(f"{repo}: cannot get {name} from the hub ({reason}); give the path of a weights file instead") from error
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether anything answers there within seconds; the hub's own client would retry for half a minute."""
+    import httpx
+
+    try:
+        httpx.head(endpoint, timeout=HUB_SECONDS)
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 def call_code(path: Path, name: str) -> nn.Module:

@@ -116,7 +116,7 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _load_torch(path: Path) -> dict[str, Any]:
     """Read tensors only. The file is mapped where it is a zip, so that no record can be read past its end."""
     with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
+        zipped = file.read(4) == b"PK\x03\x04"
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
@@ -135,7 +135,7 @@ def _find_state(path: Path, content: Any, depth: int = 3) -> dict[str, Any]:
     for key in WRAPPERS:
         if depth and isinstance(content.get(key), Mapping):
             return _find_state(path, content[key], depth - 1)
-    raise BadFile(f"{path}: no table of named weights among {_few([str(key)[:40] for key in content]) or 'nothing'}")
+    raise BadFile(f"{path}: no table of named weights among {_few([str(key) for key in content]) or 'nothing'}")
 
 
 def _strip(state: dict[str, Any]) -> dict[str, Any]:
@@ -153,19 +153,19 @@ def _checked(path: Path, state: Mapping[str, Any]) -> dict[str, Tensor]:
     checked: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-            raise BadFile(f"{path}: weight {name!r} is not a plain dense tensor")
+            raise BadFile(f"{path}: weight {name[:80]!r} is not a plain dense tensor")
         need = tensor.numel() * tensor.itemsize
         room -= need
         if room < 0 or need > tensor.untyped_storage().nbytes():
-            raise UnsafeFile(f"{path}: weight {name!r} of shape {tuple(tensor.shape)} claims more bytes than the file holds")
+            raise UnsafeFile(f"{path}: weight {name[:80]!r} of shape {tuple(tensor.shape)} claims more bytes than the file holds")
         if not finite(tensor):
-            raise BadFile(f"{path}: weight {name!r} holds NaN or infinity")
+            raise BadFile(f"{path}: weight {name[:80]!r} holds NaN or infinity")
         checked[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
     return checked
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(repr(name[:80]) for name in names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _line(error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""The report of an audit: its schema for programs, its page for people."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from mithridate.report.schema import AuditReport, Repaired, Robustness
+from mithridate.report.schema import AuditReport, Judged, Repaired, Robustness
 from mithridate.report.words import budget, chance, class_name, percent, plural
 
 Tone = Literal["ok", "warn", "bad", "none"]
@@ -25,8 +25,7 @@ class Answer:
 
 def suspicious_inputs(report: AuditReport) -> bool:
     """Whether more suspect inputs were flagged than mistakes on clean images can explain."""
-    flagged = report.flagged
-    return flagged is not None and flagged.count > flagged.of * max(flagged.realised_interval[1], flagged.asked_fpr)
+    return report.flagged is not None and report.flagged.malicious_found
 
 
 def verdict_tone(report: AuditReport) -> Tone:
@@ -54,6 +53,8 @@ def answers(report: AuditReport) -> list[Answer]:
 
 def _loading(report: AuditReport) -> Answer:
     question = "Does the file load safely?"
+    if report.loading.kind == "module":
+        return Answer(question, "There was no file to load: the model was in memory already.", "none")
     if report.loading.safe:
         return Answer(question, "Yes. The weights were read without running any code from the file.", "ok")
     return Answer(question, "It was loaded by running code that came with it, because you asked for that.", "warn")
@@ -126,7 +127,8 @@ def _repair(report: AuditReport) -> Answer:
         return Answer(question, "No repaired model was made.", "none")
     kept = f"clean accuracy {percent(repair.clean_accuracy_before)} before, {percent(repair.clean_accuracy_after)} after"
     if repair.candidate_asr_before is not None and repair.candidate_asr_after is not None:
-        power = f"The mark we found worked on {percent(repair.candidate_asr_before)} of images and now works on {percent(repair.candidate_asr_after)}"
+        before, after = percent(repair.candidate_asr_before), percent(repair.candidate_asr_after)
+        power = f"The mark we found worked on {before} of images and now works on {after}"
         return Answer(question, f"{power}; {kept}.", "ok" if repair_holds(repair) else "warn")
     return Answer(question, f"{kept[0].upper()}{kept[1:]}.", "ok" if repair_holds(repair) else "warn")
 
@@ -134,7 +136,33 @@ def _repair(report: AuditReport) -> Answer:
 def repair_holds(repair: Repaired) -> bool:
     """Whether the repair kept the accuracy and, as far as the defender can see, closed the backdoor."""
     kept = repair.clean_accuracy_before - repair.clean_accuracy_after <= LOST
-    return kept and (repair.candidate_asr_after is None or repair.candidate_asr_after <= ALIVE)
+    silent = repair.inspected_after is None or not repair.inspected_after.infected
+    return kept and silent and (repair.candidate_asr_after is None or repair.candidate_asr_after <= ALIVE)
+
+
+def judged(report: AuditReport) -> list[Answer]:
+    """How the audit's answers stand up to the truth; empty when nobody knows it."""
+    truth = report.truth
+    if truth is None:
+        return []
+    lines = [_named(report, truth)]
+    if truth.tpr is not None:
+        tone: Tone = "ok" if truth.tpr >= STRONG else "warn"
+        lines.append(Answer("detection", f"{percent(truth.tpr)} of images with the real trigger were flagged.", tone))
+    if report.repair is not None:
+        closed = truth.asr_after <= ALIVE
+        said = "The repair closed the real backdoor" if closed else "The repair did not close the real backdoor"
+        short = f"{said}: its trigger worked on {percent(truth.asr_before)} of images before and works on {percent(truth.asr_after)} after."
+        lines.append(Answer("repair", short, "ok" if closed else "bad"))
+    return lines
+
+
+def _named(report: AuditReport, truth: Judged) -> Answer:
+    if not report.infected:
+        return Answer("verdict", "The audit missed the backdoor.", "bad")
+    if report.target == truth.target:
+        return Answer("verdict", "The audit named the right class.", "ok")
+    return Answer("verdict", "The audit found the infection, but not its target.", "warn")
 
 
 def meaning(report: AuditReport) -> str:
@@ -175,7 +203,10 @@ def advice(report: AuditReport) -> list[str]:
     if report.infected:
         steps.append("Do not use the original weights where anybody else can choose the images.")
     if report.infected and report.repair is not None and repair_holds(report.repair):
-        steps.append(f"If you need a model today, use the repaired weights in {report.repair.weights}, after testing them on your own images.")
+        steps.append(
+            f"If you need a model today, use the repaired weights in {report.repair.weights}, after testing them on your own images. "
+            "They resist the mark we found; the attacker's own may differ."
+        )
     elif report.infected:
         steps.append("Retrain from data you trust, or get the model from a source you trust: no repair here was good enough to rely on.")
     if suspicious_inputs(report):
@@ -184,7 +215,9 @@ def advice(report: AuditReport) -> list[str]:
         steps.append("Look through the suspicious training images, remove what does not belong there, and train again.")
     hardest = worst(report.robust_accuracy)
     if hardest is not None and hardest.accuracy < WEAK * report.clean_accuracy:
-        steps.append("Like most models, this one is easily fooled on purpose: keep the fitted guard in front of it if strangers send it images.")
+        steps.append(
+            "Like most models, this one is easily fooled on purpose: keep the fitted guard in front of it if strangers send it images."
+        )
     if not report.infected and not steps:
         steps.append("Nothing needs to be done now. Audit again when the weights change, and keep the guard if strangers send it images.")
     return steps

@@ -96,21 +96,21 @@ def _bar(row: Bar, y: float, zero: float, end: float) -> Markup:
 
 def _whisker(y: float, low: float, high: float) -> Markup:
     middle = y + 10
-    return Markup("").join(
-        (_line(low, middle, high, middle, "whisker"), _line(low, middle - 4, low, middle + 4, "whisker"), _line(high, middle - 4, high, middle + 4, "whisker"))
-    )
+    ends = [_line(x, middle - 4, x, middle + 4, "whisker") for x in (low, high)]
+    return element("g", _line(low, middle, high, middle, "whisker"), *ends)
 
 
 def per_class(values: Sequence[float], classes: Sequence[str], target: int | None, title: str) -> tuple[Markup, str]:
     """Bars of one value a class, the target set apart, and a sentence about the classes left out (empty when all are shown).
 
-    Many classes are cut to the `MOST_BARS` with the largest values, sorted; few stay in their own order.
+    Many classes are cut to the `MOST_BARS` with the largest values, sorted, and the target; few stay in their own order.
     """
     order = list(range(len(values)))
     note = ""
     if len(order) > MOST_BARS:
         order = sorted(order, key=lambda i: -values[i] if not math.isnan(values[i]) else math.inf)[:MOST_BARS]
         note = f"The {MOST_BARS} highest of {len(values)} classes; all others lie below {compact(values[order[-1]])}."
+        order += [target] if target is not None and target < len(values) and target not in order else []
     names = [classes[i] if i < len(classes) else str(i) for i in order]
     rows = [Bar(name, values[i], compact(values[i]), hot=i == target) for name, i in zip(names, order, strict=True)]
     return bars(rows, title), note
@@ -233,7 +233,8 @@ def _cloud(points: Tensor, chosen: Tensor, view: View, group: int) -> Markup:
 
 def _legend(order: Sequence[int], view: View, top: float) -> tuple[list[Markup], float]:
     drawn, x, y = [], 8.0, top
-    for group in order[:24]:
+    listed = order if len(order) <= MOST_BARS else [*order[: MOST_BARS - 1], order[-1]]
+    for group in listed:
         shape, kind = _style(view, group)
         name = shorten(view.names[group], 26)
         wide = 26 + 7.6 * len(name)
@@ -241,4 +242,7 @@ def _legend(order: Sequence[int], view: View, top: float) -> tuple[list[Markup],
             x, y = 8.0, y + 18
         drawn += [element("path", d=shape.format(x=f"{x:.0f}", y=f"{y:.0f}"), class_=kind), _text(x + 9, y + 4, name, "label")]
         x += wide
+    if len(listed) < len(order):
+        y += 18
+        drawn.append(_text(8, y + 4, f"and {len(order) - len(listed)} more groups", "label"))
     return drawn, y + 12

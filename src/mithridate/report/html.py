@@ -15,7 +15,7 @@ from mithridate.report.schema import AuditReport, Repaired
 
 SHOWN = 24  # images in a contact sheet
 LISTED = 500  # file names in a list; all of them are in report.json
-MARKS = 9  # reversed triggers shown
+MARKS = 10  # reversed triggers shown
 
 
 def render(report: AuditReport, pictures: Pictures | None = None) -> str:
@@ -26,7 +26,8 @@ def render(report: AuditReport, pictures: Pictures | None = None) -> str:
         pictures: what to draw beside them; what is missing is left out.
     """
     pictures = pictures or Pictures()
-    return _environment().get_template("template.html.j2").render(
+    template = _environment().get_template("template.html.j2")
+    return template.render(
         r=report,
         p=pictures,
         answers=answers.answers(report),
@@ -60,6 +61,7 @@ def _environment() -> Environment:
         count=lambda value: words.exact(value, f"{value:,}"),
         seconds=lambda value: words.exact(value, words.duration(value)),
         chance=lambda p: words.exact(p, words.chance(p)),
+        fine=lambda value: words.exact(value, f"{value:.4f}"),
         rate=lambda share: words.exact(share, f"{100 * share:g}%"),
         tail=words.tail,
         image=pixels.image,
@@ -67,10 +69,12 @@ def _environment() -> Environment:
     environment.globals.update(
         budget=words.budget,
         plural=words.plural,
+        kinds=words.KINDS,
         class_name=words.class_name,
         glossary=words.GLOSSARY,
         labels=answers.LABELS,
         meaning=answers.meaning,
+        judged=answers.judged,
         certainty=answers.certainty,
         advice=answers.advice,
         amplified=pixels.amplified,
@@ -97,13 +101,17 @@ def _charts(report: AuditReport, pictures: Pictures) -> dict[str, Any]:
 
 def _accuracy(report: AuditReport) -> Markup:
     guess = 1 / max(len(report.classes), 1)
-    measured = figures.Bar("this model", report.clean_accuracy, words.percent(report.clean_accuracy), interval=report.clean_accuracy_interval)
+    measured = figures.Bar(
+        "this model", report.clean_accuracy, words.percent(report.clean_accuracy), interval=report.clean_accuracy_interval
+    )
     return figures.bars([measured, figures.Bar("blind guessing", guess, words.percent(guess))], "Accuracy on clean images", top=1.0)
 
 
 def _robust(report: AuditReport) -> Markup:
     rows = [figures.Bar("no attack", report.clean_accuracy, words.percent(report.clean_accuracy))]
-    rows += [figures.Bar(_label(row.attack, row.eps), row.accuracy, words.percent(row.accuracy), hot=True) for row in report.robust_accuracy]
+    rows += [
+        figures.Bar(_label(row.attack, row.eps), row.accuracy, words.percent(row.accuracy), hot=True) for row in report.robust_accuracy
+    ]
     return figures.bars(rows, "Accuracy under attack", top=1.0)
 
 
@@ -141,9 +149,11 @@ def _marks(candidates: Candidates, target: int | None) -> list[tuple[int, Markup
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as `outer.inner` names with their values."""
+    """Nested settings as `outer.inner` names with their values; tables in a list are numbered from 1."""
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{key}.")
+        elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+            yield from flatten({str(i): item for i, item in enumerate(value, 1)}, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -68,7 +68,7 @@ class Candidates:
     def __post_init__(self) -> None:
         _check_images(self.masks, "masks")
         _check_images(self.patterns, "patterns")
-        count, channels, height, width = self.patterns.shape
+        count, _, height, width = self.patterns.shape
         _require(self.masks.shape == (count, 1, height, width), "masks", f"have shape {(count, 1, height, width)}", tuple(self.masks.shape))
         _require(len(self.classes) in (0, count), "classes", f"be empty or hold {count}", len(self.classes))
         if self.stamped is not None:

@@ -9,27 +9,51 @@ import unicodedata
 from markupsafe import Markup
 
 GLOSSARY = {
-    "backdoor": "A secret taught to a model: images that bear a certain mark get the answer the attacker chose. Without the mark, the model behaves normally.",
+    "backdoor": (
+        "A secret taught to a model: images that bear a certain mark get the answer the attacker chose. Without the mark, the "
+        "model behaves normally."
+    ),
     "trigger": "The mark that opens a backdoor, such as a small square in a corner or a faint pattern over the whole image.",
     "target class": "The answer the attacker wants every marked image to get.",
-    "reversed trigger": "The smallest mark that a search could find that sends images to one class. If one class needs a far smaller mark than the others, somebody "
-    "probably put a shortcut there.",
+    "reversed trigger": (
+        "The smallest mark that a search could find that sends images to one class. If one class needs a far smaller mark than "
+        "the others, somebody probably put a shortcut there."
+    ),
     "clean accuracy": "The share of ordinary images the model names correctly.",
     "95% interval": "The range in which the true value lies with 95% confidence, given how few images were tried.",
     "p-value": "How often a clean model would look at least this suspicious by chance. Small means suspicious.",
     "adversarial example": "An image changed so slightly that people do not notice, but chosen so that the model answers wrongly.",
     "budget": "How far an attack may change an image. 8/255 means that no color value moves by more than 8 of its 255 steps.",
     "robust accuracy": "The share of images still named correctly after an attack has changed them within its budget.",
-    "threshold": "The score above which an image is flagged. It was set on clean images only, so that no more than the agreed share of them is flagged by mistake.",
+    "threshold": (
+        "The score above which an image is flagged. It was set on clean images only, so that no more than the agreed share of "
+        "them is flagged by mistake."
+    ),
     "false-positive rate": "The share of clean images flagged by mistake.",
     "poisoned image": "A training image that an attacker planted or changed in order to teach the model a backdoor.",
-    "attack success rate": "The share of images with the trigger, not counting those of the target class itself, that get the attacker's answer (ASR).",
+    "attack success rate": (
+        "The share of images with the trigger, not counting those of the target class itself, that get the attacker's answer (ASR)."
+    ),
     "detection rate": "The share of malicious images that were flagged (true-positive rate, TPR).",
     "AUROC": "The chance that a random malicious image scores higher than a random clean one. 1 is perfect, 0.5 is guessing.",
-    "DER": "Defense effectiveness rate: how much the repair lowers the attack's success, minus what it costs in accuracy. 1 is perfect, 0.5 is no effect.",
+    "DER": (
+        "Defense effectiveness rate: how much the repair lowers the attack's success, minus what it costs in accuracy. 1 is "
+        "perfect, 0.5 is no effect."
+    ),
     "checksum": "A fingerprint of the file (SHA-256): if one byte changes, it changes.",
     "safetensors": "A file format for model weights that holds numbers only and therefore cannot run code when it is opened.",
-    "activation view": "Each dot is one image, placed by what the model computes about it just before it answers; close dots look alike to the model.",
+    "activation view": (
+        "Each dot is one image, placed by what the model computes about it just before it answers; close dots look alike to the model."
+    ),
+}
+KINDS = {
+    "safetensors": "a safetensors file",
+    "state_dict": "a PyTorch file of weights, read in the mode that accepts nothing but numbers",
+    "torch.export": "a torch.export archive",
+    "timm": "a model of the timm collection",
+    "hub": "a model from a model hub",
+    "python": "Python code of your own",
+    "module": "a module in memory",
 }
 _INVISIBLE = ("Cc", "Cf", "Cs")
 

@@ -15,6 +15,7 @@ to fit, one product with the bank per input. Known failures: high-confidence and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,7 @@ class KDE:
         ValueError: a field out of its range.
     """
 
+    scorer: ClassVar[type[TraceScorer]] = KDEScorer
     layer: str | None = None
     bandwidth: float | None = None
     least: int = 5

@@ -7,9 +7,10 @@ the (true class, adversarial class) count table is permuted on its own, many tim
 of a permuted table reaches the observed one. A row keeps its counts, so that "cats become dogs" alone is no evidence;
 only a class that attracts many others is.
 
-Scope: all-to-one backdoors of strong triggers. Cost: `steps` gradients an image. Known failures: it is evidence, not
-proof. Clean models have such attractors too, so `infected` also asks for a share of at least `floor`; on third-party
-infected CIFAR-10 models at 8/255 the top class was rarely the target. Two classes leave nothing to compare: p = 1.
+Scope: all-to-one backdoors whose trigger covers the image. Cost: `steps` gradients an image. Known failures: it is
+evidence, not proof. Clean models have attractors too (on digits the class 8, with 40 %), so `infected` also asks for a
+share of at least `floor`. A patch is seldom found by small changes everywhere: on third-party infected CIFAR-10 models
+at 8/255 the top class was rarely the target. Two classes leave nothing to compare: p = 1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mithridate.roles import Progress, Verdict, register, silent
 
 @register(
     "inspector",
-    scope=("patch", "blend"),
+    scope=("blend",),
     cost="steps gradients per image",
     paper="Mu et al., CVPR 2023, arXiv 2202.06312",
 )
@@ -52,7 +53,7 @@ class AdversarialLabels:
     steps: int = 10
     limit: int = 1000
     alpha: float = 0.01
-    floor: float = 0.4
+    floor: float = 0.5
     simulations: int = 999
     batch_size: int = 256
 

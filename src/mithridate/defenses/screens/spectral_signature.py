@@ -1,10 +1,11 @@
 """Spectral signatures: within a label, poisoned images shift the features along one direction, the one of largest variance.
 
-    score(x) = ((z(x) - mean_c) . v_c)^2 / median over the class of the same,   c = label of x
+    score(x) = ((z(x) - mean_c) . v_c)^2 / variance of class c along its second singular vector,   c = label of x
 
 with v_c the top right singular vector of the centered features of class c at the last hidden layer. The paper ranks
-within one class and removes a share it is told; the division by the class's median makes scores of classes with features
-of different size comparable, leaves the ranking within a class as it was, and needs no poison rate.
+within one class and removes a share it is told. The division leaves that ranking as it was and needs no poison rate. It
+makes classes comparable: features of any size are measured by their class's ordinary spread, and a class that poison
+has stretched in one direction stands out as a whole.
 
 Scope: dirty-label patch and blend poisoning of a minority of a class. Cost: one pass over the samples and one
 eigendecomposition a class. Known failures: a class that is half poison (both halves lie equally far from the mean), very
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mithridate.analysis.spectral import signature
+from mithridate.analysis.spectral import projections
 from mithridate.data import Samples
 from mithridate.nn.taps import last_hidden, trace_all
 from mithridate.roles import Progress, register, silent
@@ -41,7 +42,7 @@ class SpectralSignature:
     layer: str | None = None
 
     def screen(self, model: nn.Module, samples: Samples, *, seed: int = 0, progress: Progress = silent) -> Tensor:
-        """Scores (n,) on the CPU, at least 0, 1 for the typical sample of a class; `seed` has no effect.
+        """Scores (n,) on the CPU, at least 0, around 1 for ordinary samples; `seed` has no effect.
 
         Raises:
             ValueError: no samples, an unknown layer, or a model that does not return finite logits.
@@ -54,8 +55,8 @@ class SpectralSignature:
         scores = torch.zeros(len(samples))
         present = labels.unique().tolist()
         for done, label in enumerate(present, 1):
-            squares = signature(features[labels == label])
-            typical = squares.median().clamp_min(1e-12 * squares.mean()).clamp_min(torch.finfo(torch.float32).tiny)
-            scores[labels == label] = (squares / typical).float()
+            squares = projections(features[labels == label], 2).square()
+            ordinary = squares.mean(0)[1 if float(squares[:, 1].mean()) > 1e-12 * float(squares[:, 0].mean()) else 0]
+            scores[labels == label] = (squares[:, 0] / ordinary.clamp_min(torch.finfo(torch.float32).tiny)).float()
             progress("spectral_signature", done, len(present))
         return scores
