@@ -32,7 +32,7 @@ class Blocks(nn.Module):
         return out
 
 
-def blocks(count: int = 120) -> Samples:
+def blocks(count: int = 600) -> Samples:
     labels = torch.arange(count) % 6
     images = 0.1 * torch.rand(count, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     for image, label in zip(images, labels.tolist(), strict=True):

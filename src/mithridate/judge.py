@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mithridate import metrics
 from mithridate.data import Samples
 from mithridate.metrics import Rate
 from mithridate.nn.modes import device_of, predict
-from mithridate.roles import Evasion, Scorer, Trigger
+from mithridate.roles import Evasion, Trigger
 from mithridate.threats.poison import stamp
 
 
@@ -50,8 +49,3 @@ def robust_accuracy(model: nn.Module, samples: Samples, evasion: Evasion, *, see
         hits += int((predict(model, perturbed).argmax(1) == labels.cpu()).sum())
     return Rate(hits, len(samples))
 
-
-@torch.no_grad()
-def scores(scorer: Scorer, samples: Samples, device: torch.device, batch_size: int = 256) -> Tensor:
-    """A fitted scorer's suspicion of every sample (n,), on the CPU."""
-    return torch.cat([scorer(images.to(device)).float().cpu() for images, _ in samples.batches(batch_size)])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MAJORITY = 2 / 3  # largest share of a class that may be called suspicious
+
 
 def suspicious(scores: Tensor, labels: Tensor) -> Tensor:
-    """Which samples form a separate, smaller, higher-scored population within their class, as bool (n,).
+    """Which samples form a separate, higher-scored population within their class, as bool (n,).
 
-    Each class is judged on its own by `split` of the logarithms of its scores, in which a heavy tail is no second population.
-    For spectral scores of heavily poisoned classes `spectral.second_population` sees more, from the features themselves.
+    Each class is judged on its own by `split` of the roots of its scores, compressed so that a heavy tail is no second
+    population. The higher one is believed up to two thirds of a class: a heavily poisoned class is mostly poison.
 
     Args:
         scores: (n,) finite, at least 0, higher = more suspicious.
@@ -26,11 +28,11 @@ def suspicious(scores: Tensor, labels: Tensor) -> Tensor:
     flagged = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     for label in labels.unique().tolist():
         own = labels == label
-        values = scores[own].clamp_min(1e-4 * scores[own].median()).log()
-        if not bool(torch.isfinite(values).all()):
-            continue
-        cut = split(values)
-        if cut is not None and float((values > cut).float().mean()) <= 0.5:
+        roots = scores[own].sqrt()
+        spread = 1.4826 * (roots - roots.median()).abs().median()
+        values = ((roots - roots.median()) / spread).asinh()
+        cut = split(values) if bool(torch.isfinite(values).all()) else None
+        if cut is not None and float((values > cut).float().mean()) <= MAJORITY:
             flagged[own] = values > cut
     return flagged
 

@@ -19,7 +19,7 @@ from mithridate.spec import to_spec
 from mithridate.threats.poison import stamp
 from mithridate.threats.triggers.badnets import BadNets
 
-CLEAN = 400  # images the stranger keeps from the victim's maker
+CLEAN = 500  # images the stranger keeps from the victim's maker
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,7 +94,7 @@ class _Audit:
     def __init__(self, subject: Subject, settings: Settings, progress: Progress) -> None:
         self.subject, self.settings, self.progress = subject, settings, progress
         self.model, self.clock = subject.model, Clock(settings.seconds)
-        self.parts = steps.split(subject.clean, settings.fpr, settings.seed)
+        self.parts = steps.split(subject.clean, settings.seed)
         self.evasions = [methods.parse(spec, "evasion") for spec in settings.evasions]
         self.inspectors = [methods.parse(spec, "inspector") for spec in settings.inspectors]
         self.detectors = [methods.parse(spec, "detector") for spec in settings.detectors]
@@ -148,7 +148,9 @@ class _Audit:
         self.guard: Guard | None = None
         flags = None
         try:
-            self.guard = steps.guard(self.model, self.parts, self.detectors, self.settings.fpr, self.settings.seed, self.progress)
+            self.guard = Guard.fit(
+                self.model, self.detectors, self.parts.known, fpr=self.settings.fpr, seed=self.settings.seed, progress=self.progress
+            )
         except ValueError as error:
             if self.subject.suspect is not None:
                 raise
@@ -170,7 +172,7 @@ class _Audit:
         if not self.clock.allows("repair", 0.0):
             return
         self.repaired = self.repair.repair(
-            self.model, self.parts.fit, verdict=self.verdict, seed=self.settings.seed, progress=self.progress
+            self.model, self.parts.known, verdict=self.verdict, seed=self.settings.seed, progress=self.progress
         )
         self.attacked = self.parts.held_out[: self.settings.robust_images]
         again = self.clock.steps.get("inspection", 0.0)

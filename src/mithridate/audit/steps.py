@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mithridate import judge, metrics
 from mithridate.analysis.outliers_1d import suspicious
-from mithridate.calibrate import needed
 from mithridate.data import Samples, to_float
 from mithridate.guard import Guard
 from mithridate.metrics import Rate
@@ -17,7 +16,7 @@ from mithridate.nn.modes import device_of, predict
 from mithridate.nn.taps import last_hidden, trace_all
 from mithridate.report.pictures import Attacked, Candidates, Scores, Sheet, View
 from mithridate.report.schema import Evidence, Flagged, Robustness, Suspects
-from mithridate.roles import Detector, Evasion, Inspector, Progress, Screen, Verdict
+from mithridate.roles import Evasion, Inspector, Progress, Screen, Verdict
 from mithridate.spec import to_spec
 
 SHOWN = 64  # pictures kept for a contact sheet
@@ -28,27 +27,23 @@ class Parts:
     """Disjoint parts of the clean images.
 
     Attributes:
-        fit: what detectors and repairs learn from.
-        calibrate: what sets the thresholds.
+        known: what detectors and repairs learn from, and what sets the thresholds.
         held_out: what accuracies and realised rates are measured on.
     """
 
-    fit: Samples
-    calibrate: Samples
+    known: Samples
     held_out: Samples
 
 
-def split(clean: Samples, fpr: float, seed: int) -> Parts:
-    """Half to fit on, the rest to calibrate and to measure on, half each, but enough to calibrate if there are enough at all.
+def split(clean: Samples, seed: int) -> Parts:
+    """Three quarters to learn from, one quarter to measure on.
 
     Raises:
         ValueError: fewer than eight clean images.
     """
     if len(clean) < 8:
         raise ValueError(f"clean must hold at least 8 images, got {len(clean)}")
-    quarter = len(clean) // 4
-    calibrate = min(max(quarter, needed(fpr)), len(clean) // 2)
-    return Parts(*clean.split(len(clean) - calibrate - quarter, calibrate, seed=seed))
+    return Parts(*clean.split(len(clean) - len(clean) // 4, seed=seed))
 
 
 def inspect(model: nn.Module, clean: Samples, inspector: Inspector, seed: int, progress: Progress) -> tuple[Verdict, Evidence]:
@@ -79,15 +74,6 @@ def attacked(model: nn.Module, samples: Samples, evasion: Evasion, seed: int) ->
     perturbed = evasion.perturb(model, clean, labels, seed=seed)
     names = [tuple(few.classes[i] for i in predict(model, images).argmax(1).tolist()) for images in (clean, perturbed)]
     return Attacked(clean=clean.cpu(), perturbed=perturbed.cpu(), before=names[0], after=names[1])
-
-
-def guard(model: nn.Module, parts: Parts, detectors: list[Detector], fpr: float, seed: int, progress: Progress) -> Guard:
-    """The fitted guard.
-
-    Raises:
-        ValueError: too few clean images for the false-positive rate asked for.
-    """
-    return Guard.fit(model, detectors, parts.fit, parts.calibrate, fpr=fpr, seed=seed, progress=progress)
 
 
 def flag(fitted: Guard, parts: Parts, suspect: Samples) -> tuple[Flagged, Scores, Sheet, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mithridate.calibrate import Threshold, p_values, threshold
+from mithridate.crossfit import cross_scores
 from mithridate.data import Samples, to_float
 from mithridate.guard import archive
 from mithridate.nn.modes import device_of
@@ -66,24 +67,22 @@ class Guard(nn.Module):
         model: nn.Module,
         detectors: Sequence[Detector],
         clean: Samples,
-        held_out: Samples,
         *,
         fpr: float = 0.01,
         seed: int = 0,
         progress: Progress = silent,
     ) -> Guard:
-        """Fit every detector on `clean` and set its threshold on `held_out`, which must be other images.
+        """Fit every detector on `clean` images and set its threshold on the same ones, by scorers that did not see them.
 
         Raises:
-            ValueError: too few held-out images for the false-positive rate asked for.
+            ValueError: too few clean images for the false-positive rate asked for.
         """
         scorers, calibration = {}, {}
         for detector in detectors:
-            scorer = detector.fit(model, clean, seed=seed, progress=progress)
+            spec, scorer = to_spec(detector), detector.fit(model, clean, seed=seed, progress=progress)
             if not isinstance(scorer, TraceScorer):
-                raise ValueError(f"detector {to_spec(detector)!r} must give a TraceScorer, got {type(scorer).__name__}")
-            scorers[to_spec(detector)] = scorer
-            calibration[to_spec(detector)] = _scores(scorer, held_out)
+                raise ValueError(f"detector {spec!r} must give a TraceScorer, got {type(scorer).__name__}")
+            scorers[spec], calibration[spec] = scorer, cross_scores(detector, model, clean, seed=seed)
         guard = cls(model, scorers, calibration, fpr)
         for spec in guard.specs:
             guard.threshold(spec)
@@ -133,8 +132,3 @@ class Guard(nn.Module):
         """The fitted scorers, in the order of `specs`."""
         return [scorer for scorer in self.scorers if isinstance(scorer, TraceScorer)]
 
-
-@torch.no_grad()
-def _scores(scorer: TraceScorer, samples: Samples) -> Tensor:
-    device = device_of(scorer.model)
-    return torch.cat([scorer(images.to(device)) for images, _ in samples.batches(256)])

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mithridate.analysis.spectral import projections
+from mithridate.analysis.spectral import projections, second_population
 from mithridate.data import Samples
 from mithridate.nn.taps import last_hidden, trace_all
 from mithridate.roles import Progress, register, silent
@@ -37,9 +37,12 @@ class SpectralSignature:
 
     Attributes:
         layer: the tap to read, as in `fc` or `fc@input`; None for the last hidden one.
+        split: measure from the center of a class's first population where it has two; False for the paper's center, the mean,
+            from which both halves of a half-poisoned class lie equally far.
     """
 
     layer: str | None = None
+    split: bool = True
 
     def screen(self, model: nn.Module, samples: Samples, *, seed: int = 0, progress: Progress = silent) -> Tensor:
         """Scores (n,) on the CPU, at least 0, around 1 for ordinary samples; `seed` has no effect.
@@ -52,11 +55,15 @@ class SpectralSignature:
         layer = self.layer or last_hidden(model, samples.images[:1])
         features = trace_all(model, samples, (layer,)).activations[layer]
         labels = samples.labels.cpu()
+        odd = second_population(features, labels) if self.split else torch.zeros(len(samples), dtype=torch.bool)
         scores = torch.zeros(len(samples))
         present = labels.unique().tolist()
         for done, label in enumerate(present, 1):
-            squares = projections(features[labels == label], 2).square()
-            ordinary = squares.mean(0)[1 if float(squares[:, 1].mean()) > 1e-12 * float(squares[:, 0].mean()) else 0]
-            scores[labels == label] = (squares[:, 0] / ordinary.clamp_min(torch.finfo(torch.float32).tiny)).float()
+            own = labels == label
+            along = projections(features[own], 2)
+            variance = along.square().mean(0)
+            ordinary = variance[1 if float(variance[1]) > 1e-12 * float(variance[0]) else 0]
+            squares = (along[:, 0] - along[~odd[own], 0].mean()).square()
+            scores[own] = (squares / ordinary.clamp_min(torch.finfo(torch.float32).tiny)).float()
             progress("spectral_signature", done, len(present))
         return scores
