@@ -22,6 +22,7 @@ from mithridate.nn.modes import device_of, frozen, predict
 from mithridate.roles import Progress, silent
 
 MEMORY = 0.9  # of the running success rate
+STAMPED, LEAST = 320, 8  # stamped images per step above which many classes get fewer images each, but never fewer than this
 START, RAISE = 10.0, 1.05  # first weight of the mask area, and its growth per successful step
 
 
@@ -31,7 +32,7 @@ class Search:
 
     Attributes:
         steps: most gradient steps.
-        batch_size: images per step, shared by all classes.
+        batch_size: most images per step, shared by all classes; fewer where there are more than 20 classes.
         learning_rate: of Adam, on the logits of mask and pattern.
         success: share of images the trigger has to turn while it shrinks, in (0, 1).
         patience: steps without a mask at least 1 % smaller after which a class is settled.
@@ -111,6 +112,7 @@ class _Search:
         self.mask, self.pattern = torch.ones_like(self.raw[0]).detach(), self.raw[1].detach().sigmoid()
         self.weight = torch.full((classes,), START, device=self.device)
         self.area, self.success = torch.ones(classes, device=self.device), torch.zeros(classes, device=self.device)
+        self.batch_size = min(search.batch_size, max(LEAST, STAMPED // classes))
         self.settled = torch.full((classes,), search.steps, device=self.device)
 
     def run(self, progress: Progress) -> None:
@@ -131,7 +133,7 @@ class _Search:
 
     def _attack(self, mask: Tensor, pattern: Tensor, live: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy and success rate (live,) of each live trigger on one random batch, its own class left out."""
-        chosen = self.seen[torch.randperm(len(self.seen), generator=self.generator)[: self.search.batch_size]]
+        chosen = self.seen[torch.randperm(len(self.seen), generator=self.generator)[: self.batch_size]]
         images, labels = to_float(chosen.images).to(self.device), chosen.labels.to(self.device)
         stamped = ((1 - mask)[:, None] * images + (mask * pattern)[:, None]).flatten(0, 1)
         if self.search.fast:

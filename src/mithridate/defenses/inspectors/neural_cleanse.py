@@ -25,7 +25,7 @@ from mithridate.data import Samples
 from mithridate.roles import Progress, Verdict, register, silent
 
 CLEAN_MEAN, CLEAN_DEVIATION = math.log(0.05), 0.5  # of log(mask area / image area), over classes of clean networks
-FLOOR = 0.25  # least spread of log areas believed: clean networks' classes differ by about this much
+FLOOR = 0.2  # least spread of log areas believed: clean networks' classes differ by about this much
 
 
 @register(
@@ -40,7 +40,7 @@ class NeuralCleanse:
 
     Attributes:
         steps: most gradient steps.
-        batch_size: images per step, shared by all classes.
+        batch_size: most images per step, shared by all classes; fewer where there are more than 20 classes.
         learning_rate: of Adam, on the logits of mask and pattern.
         success: share of images the trigger has to turn while it shrinks, in (0, 1).
         patience: steps without a mask at least 1 % smaller after which a class is settled.
