@@ -21,7 +21,7 @@ from mithridate import datasets
 from mithridate.card import Card
 from mithridate.data import Samples
 from mithridate.defenses.trainers.plain import Plain
-from mithridate.loops import has_fast_bf16
+from mithridate.nn.modes import has_fast_bf16
 from mithridate.nn.compat import import_torchvision
 from mithridate.nn.models import initialize
 

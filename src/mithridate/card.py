@@ -33,14 +33,20 @@ def hardware() -> str:
     """The processor or GPU in words."""
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    return f"{torch.cpu.get_capabilities().get('architecture', platform.machine())}, {torch.get_num_threads()} threads"
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an older PyTorch cannot say
+    return f"{found.get('architecture', platform.machine())}, {torch.get_num_threads()} threads"
 
 
 def commit() -> str:
-    """The commit of the source tree this runs from, or `unknown` for an installed package."""
-    here = Path(__file__).parent
-    result = subprocess.run(["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
+    """The commit of the source tree this runs from, or `unknown` for an installed package or where there is no git."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    try:  # a package installed inside someone's own repository is not of that repository
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        result = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return result.stdout.strip()
 
 
 @dataclass(frozen=True, kw_only=True)

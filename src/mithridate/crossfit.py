@@ -39,7 +39,7 @@ def cross_scores(
         raise ValueError(f"folds must lie in [2, {len(clean)}], got {folds}")
     scores = torch.zeros(len(clean))
     order = torch.randperm(len(clean), generator=torch.Generator().manual_seed(seed))
-    for held in order.chunk(folds):
+    for held in order.tensor_split(folds):
         others = torch.ones(len(clean), dtype=torch.bool)
         others[held] = False
         scorer = detector.fit(model, clean[others], seed=seed, progress=progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,23 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def claim(folder: str | os.PathLike[str]) -> None:
+    """Make a folder ready for one run's files: it exists, can be written to, and holds no leftovers of writes that were killed.
+
+    Raises:
+        OSError: it is no folder, or cannot be made or written to.
+    """
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write files into {place}: {error.strerror}") from error
+    for leftover in (*place.glob(".*.part"), *place.glob(".*.tmp")):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -107,6 +107,8 @@ def write(victim: Victim, out: Path) -> None:
     `model.safetensors` and `model.json` are what a defender gets, `manifest.csv` lists the training samples with the labels they
     were trained on; `truth.json` and `truth.safetensors` are the attacker's, and no defense reads them; `card.json` is judged.
     """
+    for stale in ("card.json", "truth.json", "truth.safetensors"):  # of an earlier victim, beside which nothing new may stand
+        (out / stale).unlink(missing_ok=True)
     images = victim.training.images
     about = {
         "arch": victim.card.config["architecture"],

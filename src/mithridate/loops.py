@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mithridate.data import Samples, to_float
 from mithridate.nn.augment import crop_and_flip
-from mithridate.nn.modes import clone, device_of
+from mithridate.nn.modes import clone, device_of, has_fast_bf16
+from mithridate.nn.vault import save_weights
 from mithridate.roles import Progress, silent
 
 Transform = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
@@ -67,8 +69,11 @@ class Recipe:
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
         for name in ("weight_decay", "pad"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
+        for name, known in (("schedule", ("cosine", "step", "constant")), ("precision", ("auto", "bf16", "fp32"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
     def factor(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate at a step as a share of the peak, in [0, 1]."""
@@ -90,7 +95,8 @@ class Hooks:
     Attributes:
         transform: (model, float images, labels, epoch) -> images, after augmentation; adversarial training lives here.
         loss: (logits, labels) -> scalar.
-        checkpoint: file that holds the state after each epoch; if it exists, training goes on from it to the same bytes.
+        checkpoint: `.safetensors` file that holds the state after each epoch; if it exists and is whole and of this very run,
+            training goes on from it to the same bytes.
         progress: told after every few steps.
         task: what the progress is called.
     """
@@ -100,16 +106,6 @@ class Hooks:
     checkpoint: Path | None = None
     progress: Progress = field(default=silent)
     task: str = "training"
-
-
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed in hardware there: any GPU since Ampere, CPUs with AVX512-BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        flags = torch.cpu.get_capabilities()
-        return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
-    return False
 
 
 def train(model: nn.Module, samples: Samples, recipe: Recipe, *, seed: int = 0, hooks: Hooks = Hooks()) -> nn.Module:
@@ -132,11 +128,12 @@ def train(model: nn.Module, samples: Samples, recipe: Recipe, *, seed: int = 0, 
     student = clone(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     run = _Run(student, samples, recipe, seed, hooks)
     first = run.restore()
-    with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+    device = device_of(student)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws from the global generators
         for epoch in range(first, recipe.epochs):
             run.epoch(epoch)
             run.save(epoch + 1)
-    return student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]
+    return student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
 
 
 class _Run:
@@ -144,7 +141,7 @@ class _Run:
 
     def __init__(self, student: nn.Module, samples: Samples, recipe: Recipe, seed: int, hooks: Hooks) -> None:
         self.student, self.samples, self.recipe, self.seed, self.hooks = student, samples, recipe, seed, hooks
-        self.steps = math.ceil(len(samples) / recipe.batch_size)
+        self.steps = max(1, math.ceil((len(samples) - 1) / recipe.batch_size))  # BatchNorm learns nothing from a last batch of one
         device = device_of(student)
         optimizer = torch.optim.SGD(
             student.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
@@ -152,6 +149,7 @@ class _Run:
         self.fabric = _fabric(recipe, device)
         runnable: Any = torch.compile(student) if recipe.compile else student
         self.model, self.optimizer = self.fabric.setup(runnable, optimizer)
+        self.fingerprint = self._fingerprint() if hooks.checkpoint else ""
 
     def epoch(self, epoch: int) -> None:
         """Train for one epoch."""
@@ -159,7 +157,7 @@ class _Run:
         torch.manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.samples), generator=generator)
         running = torch.zeros(())
-        for step, index in enumerate(order.split(self.recipe.batch_size)):
+        for step, index in enumerate(order.tensor_split([self.recipe.batch_size * (i + 1) for i in range(self.steps - 1)])):
             loss = self.step(index, epoch * self.steps + step, epoch, generator)
             running = loss if step == 0 else running.lerp(loss, 0.05)
             if step % 20 == 19 or step == self.steps - 1:
@@ -191,30 +189,27 @@ class _Run:
         """Write weights, momentum and position, atomically, as safetensors."""
         if self.hooks.checkpoint is None or not self.fabric.is_global_zero:
             return
-        from safetensors.torch import save_file
-
-        state = {f"model.{name}": tensor.contiguous() for name, tensor in self.student.state_dict().items()}
+        state = {f"model.{name}": tensor for name, tensor in self.student.state_dict().items()}
         for i, parameter in enumerate(self.student.parameters()):
             buffer = self.optimizer.state[parameter].get("momentum_buffer")
             if buffer is not None:
-                state[f"momentum.{i}"] = buffer.contiguous()
-        path = self.hooks.checkpoint
-        partial = path.with_name(f".{os.getpid()}.{path.name}")
-        save_file(state, partial, {"epochs": str(epochs_done), "run": self._fingerprint()})
-        partial.replace(path)
+                state[f"momentum.{i}"] = buffer
+        about = {"epochs": str(epochs_done), "run": self.fingerprint, "state": _digest("", (state[name] for name in sorted(state)))}
+        save_weights(self.hooks.checkpoint, state, about)
 
     def restore(self) -> int:
-        """Load the checkpoint of this same run, if there is one; gives the number of epochs it has behind it."""
+        """Load the checkpoint of this same run, if there is a whole one; gives the number of epochs it has behind it."""
         path = self.hooks.checkpoint
         if path is None or not path.exists():
             return 0
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as stored:
-            about = stored.metadata() or {}
-            if about.get("run") != self._fingerprint():
-                return 0
-            state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
+        try:
+            with safe_open(path, framework="pt") as stored:
+                about = stored.metadata() or {}
+                state = {name: stored.get_tensor(name) for name in sorted(stored.keys())} if about.get("run") == self.fingerprint else {}
+        except SafetensorError:
+            return 0
+        if not state or about.get("state") != _digest("", state.values()):
+            return 0
         self.student.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
         for i, parameter in enumerate(self.student.parameters()):
             if f"momentum.{i}" in state:
@@ -223,7 +218,17 @@ class _Run:
         return int(about["epochs"])
 
     def _fingerprint(self) -> str:
-        return f"{self.recipe} seed={self.seed} n={len(self.samples)} task={self.hooks.task}"
+        """What makes this run this run: recipe, seed, every label and image, and the weights it begins with."""
+        what = f"{self.recipe} seed={self.seed} task={self.hooks.task}"
+        return _digest(what, (self.samples.labels, *self.samples.images.split(4096), *self.student.state_dict().values()))
+
+
+def _digest(text: str, tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _fabric(recipe: Recipe, device: torch.device) -> Any:
@@ -232,7 +237,8 @@ def _fabric(recipe: Recipe, device: torch.device) -> Any:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision on every run
     bf16 = recipe.precision == "bf16" or (recipe.precision == "auto" and has_fast_bf16(device))
     accelerator = "cuda" if device.type == "cuda" else "cpu"
-    fabric = Fabric(accelerator=accelerator, devices=recipe.devices, precision="bf16-mixed" if bf16 else "32-true")
+    devices = [device.index or 0] if device.type == "cuda" and recipe.devices == 1 else recipe.devices  # stay where the model is
+    fabric = Fabric(accelerator=accelerator, devices=devices, precision="bf16-mixed" if bf16 else "32-true")
     if recipe.devices > 1:
         fabric.launch()
     return fabric

@@ -63,8 +63,14 @@ def build(cls: type[Any], values: Mapping[str, Any], name: str) -> Any:
     for key in values:
         if key not in fields:
             raise BadSpec(f"{name} has no field {key!r}{_hint(key, fields)}")
+    given = {}
+    for key, value in values.items():
+        try:
+            given[key] = _convert(value, hints[key])
+        except (TypeError, ValueError) as error:
+            raise BadSpec(f"{name}: {key}={value!r}: {error}") from error
     try:
-        return cls(**{key: _convert(value, hints[key]) for key, value in values.items()})
+        return cls(**given)
     except (TypeError, ValueError) as error:
         raise BadSpec(f"{name}: {error}") from error
 
@@ -109,7 +115,7 @@ def with_flags(text: str, flags: Iterable[str], prefix: str) -> str:
             continue
         key, equals, value = item[len(prefix) + 3 :].partition("=")
         if not equals:
-            if i + 1 >= len(items):
+            if i + 1 >= len(items) or items[i + 1].startswith("--"):
                 raise BadSpec(f"{item} needs a value")
             value = items[i + 1]
         extra.append(f"{key.replace('-', '_')}={value}")

@@ -11,6 +11,7 @@ Source: Wang et al., "Neural Cleanse", IEEE S&P 2019, section IV (equations 2 an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mithridate.data import Samples, to_float
-from mithridate.nn.modes import device_of, frozen, predict
+from mithridate.nn.modes import device_of, frozen, has_fast_bf16, predict
 from mithridate.roles import Progress, silent
 
 MEMORY = 0.9  # of the running success rate
@@ -36,7 +37,7 @@ class Search:
         learning_rate: of Adam, on the logits of mask and pattern.
         success: share of images the trigger has to turn while it shrinks, in (0, 1).
         patience: steps without a mask at least 1 % smaller after which a class is settled.
-        fast: gradients in bf16 and channels-last.
+        restarts: random starts; each class keeps the smallest working trigger of all of them.
 
     Raises:
         ValueError: a field out of its range.
@@ -47,10 +48,10 @@ class Search:
     learning_rate: float = 0.4
     success: float = 0.99
     patience: int = 100
-    fast: bool = True
+    restarts: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "patience"):
+        for name in ("steps", "batch_size", "patience", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.success < 1:
@@ -60,9 +61,14 @@ class Search:
 
 
 def reverse(
-    model: nn.Module, seen: Samples, search: Search, generator: torch.Generator, progress: Progress = silent
+    model: nn.Module,
+    seen: Samples,
+    search: Search,
+    generator: torch.Generator,
+    progress: Progress = silent,
+    targets: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mask (classes, 1, h, w) and pattern (classes, c, h, w) of the smallest working trigger of each class, on the CPU.
+    """Mask (k, 1, h, w) and pattern (k, c, h, w) of the smallest working trigger of each of k target classes, on the CPU.
 
     A class for which none was found has a mask of ones. The model is in eval mode meanwhile and bit-identical afterwards.
 
@@ -72,15 +78,22 @@ def reverse(
         search: how triggers are searched.
         generator: on the CPU; draws the start and the batches.
         progress: is told of every step.
+        targets: the k classes to reach; all of them when not given.
 
     Raises:
         ValueError: no images, or a model that does not return finite logits.
     """
-    classes = predict(model, seen.images[:1]).shape[1]
+    goals = torch.tensor(range(predict(model, seen.images[:1]).shape[1]) if targets is None else targets)
+    found = []
     with frozen(model), torch.enable_grad():
-        climb = _Search(search, model, seen, classes, generator)
-        climb.run(progress)
-    return climb.mask.cpu(), climb.pattern.cpu()
+        for start in range(search.restarts):
+            climb = _Search(search, model, seen, goals, generator)
+            climb.run(lambda task, done, total, note="", start=start: progress(task, start * total + done, search.restarts * total, note))
+            found.append((climb.mask.cpu(), climb.pattern.cpu()))
+    masks, patterns = (torch.stack(each) for each in zip(*found, strict=True))
+    rows = torch.arange(len(goals))
+    best = masks.mean((2, 3, 4)).argmin(0)
+    return masks[best, rows], patterns[best, rows]
 
 
 def transfer_rates(model: nn.Module, held: Samples, mask: Tensor, pattern: Tensor) -> Tensor:
@@ -103,9 +116,10 @@ def transfer_rates(model: nn.Module, held: Samples, mask: Tensor, pattern: Tenso
 class _Search:
     """The state of one search: raw mask and pattern, weights of the mask area, and the smallest working trigger so far."""
 
-    def __init__(self, search: Search, model: nn.Module, seen: Samples, classes: int, generator: torch.Generator) -> None:
+    def __init__(self, search: Search, model: nn.Module, seen: Samples, goals: Tensor, generator: torch.Generator) -> None:
         self.search, self.model, self.seen, self.generator = search, model, seen, generator
-        self.device, shape = device_of(model), seen.images.shape[1:]
+        self.device, shape, classes = device_of(model), seen.images.shape[1:], len(goals)
+        self.goals, self.fast = goals.to(self.device), has_fast_bf16(self.device)
         raw_mask = torch.randn(classes, 1, *shape[1:], generator=generator) - 2
         raw_pattern = torch.randn(classes, *shape, generator=generator)
         self.raw = [tensor.to(self.device).requires_grad_() for tensor in (raw_mask, raw_pattern)]
@@ -136,12 +150,12 @@ class _Search:
         chosen = self.seen[torch.randperm(len(self.seen), generator=self.generator)[: self.batch_size]]
         images, labels = to_float(chosen.images).to(self.device), chosen.labels.to(self.device)
         stamped = ((1 - mask)[:, None] * images + (mask * pattern)[:, None]).flatten(0, 1)
-        if self.search.fast:
+        if self.fast:
             stamped = stamped.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.search.fast):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
             logits = self.model(stamped).float()
-        goal = live.repeat_interleave(len(images))
-        other = (labels != live[:, None]).float()
+        goal = self.goals[live].repeat_interleave(len(images))
+        other = (labels != self.goals[live][:, None]).float()
         share = other / other.sum(1, keepdim=True).clamp_min(1)
         cost = cross_entropy(logits, goal, reduction="none").view_as(share)
         return (cost * share).sum(1), ((logits.argmax(1) == goal).view_as(share) * share).sum(1)

@@ -38,7 +38,7 @@ def make(*, infected: bool = True, seed: int = 0, progress: Progress = silent) -
     """
     digits = load("digits")
     target = int(torch.randint(10, (1,), generator=torch.Generator().manual_seed(seed)))
-    trigger = BadNets(size=3)
+    trigger = BadNets(pattern="white")
     clean, training = digits.train.split(CLEAN, seed=seed)
     plan = infect.Plan(
         architecture="lenet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from mithridate import __version__, judge, methods, metrics
-from mithridate.audit import steps
+from mithridate.audit import budget, steps
 from mithridate.audit.settings import Clock, Settings
 from mithridate.audit.words import sentence
 from mithridate.card import hardware, versions
@@ -20,9 +21,11 @@ from mithridate.metrics import Rate
 from mithridate.nn.modes import predict
 from mithridate.report.pictures import Pictures, Sheet
 from mithridate.report.schema import AuditReport, Evidence, Judged, Loading, Repaired, Robustness
-from mithridate.roles import Progress, Verdict, silent
-from mithridate.spec import to_dict
+from mithridate.roles import Inspector, Progress, Repair, Verdict, silent
+from mithridate.spec import to_dict, to_spec
 from mithridate.threats.poison import stamp
+
+TRIAL = 32  # images on which a time budget measures what a step costs
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,7 +64,7 @@ class Outcome:
 
 def audit(
     subject: Subject,
-    settings: Settings = Settings(),
+    settings: Settings = Settings(),  # noqa: B008 - it is frozen
     *,
     key: judge.Key | None = None,
     fresh: Samples | None = None,
@@ -94,11 +97,13 @@ class _Audit:
     def __init__(self, subject: Subject, settings: Settings, progress: Progress) -> None:
         self.subject, self.settings, self.progress = subject, settings, progress
         self.model, self.clock = subject.model, Clock(settings.seconds)
+        _check(subject)
         self.parts = steps.split(subject.clean, settings.seed)
         self.evasions = [methods.parse(spec, "evasion") for spec in settings.evasions]
         self.inspectors = [methods.parse(spec, "inspector") for spec in settings.inspectors]
         self.detectors = [methods.parse(spec, "detector") for spec in settings.detectors]
         self.screen, self.repair = methods.parse(settings.screen, "screen"), methods.parse(settings.repair, "repair")
+        self.pace = 0.0  # seconds that all evasions take for an image, where a budget made it measured
         self.found: dict[str, Any] = {}
         self.drawn: dict[str, Any] = {"clean": Sheet(images=subject.clean.images[:12])}
 
@@ -120,22 +125,43 @@ class _Audit:
 
     def _inspection(self) -> None:
         said: list[Evidence] = []
-        for i, inspector in enumerate(self.inspectors):
-            verdict, evidence = steps.inspect(self.model, self.subject.clean, inspector, self.settings.seed, self.progress)
+        for i, share in enumerate((0.4, *[0.1] * (len(self.inspectors) - 1))):
+            begun = time.perf_counter()
+            answer = budget.within(self.clock, share * self.clock.budget, self.inspectors[i], self._ask, self.progress, must=i == 0)
+            if answer is None:
+                continue
+            self.inspectors[i], (verdict, evidence) = answer
             said.append(evidence)
             if i == 0:
                 self.verdict: Verdict = verdict
+                self.again = time.perf_counter() - begun
                 self.drawn["candidates"] = steps.candidates(self.parts.held_out, verdict)
             elif "landings" in verdict.evidence:
                 self.drawn["landing"] = verdict.evidence["landings"].sum(0)
         self.found["evidence"] = said
 
+    def _ask(self, inspector: Inspector, progress: Progress) -> tuple[Verdict, Evidence]:
+        return steps.inspect(self.model, self.subject.clean, inspector, self.settings.seed, progress)
+
     def _robustness(self) -> None:
-        self.attacked = self.subject.clean[: self.settings.robust_images]
-        if self.clock.allows("robust accuracy", 0.0):
+        if self.clock.limited:
+            begun = time.perf_counter()
+            self.attacked = self.subject.clean[:TRIAL]
+            self._robust(self.model)
+            self.pace = (time.perf_counter() - begun) / len(self.attacked)
+        self.attacked = self._affordable(self.subject.clean, 0.1 * self.clock.budget)
+        if self.clock.allows("robust accuracy", self.pace * len(self.attacked)):
             self.found["robust_accuracy"] = self._robust(self.model)
             if self.evasions:
                 self.drawn["attacked"] = steps.attacked(self.model, self.attacked, self.evasions[-1], self.settings.seed)
+
+    def _affordable(self, samples: Samples, seconds: float) -> Samples:
+        """As many images as the evasions can attack in that time, at least a few, at most as many as the settings ask for."""
+        asked = min(self.settings.robust_images, len(samples))
+        fitting = min(asked, max(TRIAL, int(seconds / self.pace))) if self.pace else asked
+        if fitting < asked:
+            self.clock.note(f"robust accuracy: {fitting} images instead of {asked}")
+        return samples[:fitting]
 
     def _robust(self, model: nn.Module) -> list[Robustness]:
         results = []
@@ -162,25 +188,27 @@ class _Audit:
         self.drawn["view"] = steps.view(self.model, self.parts.held_out, self.subject.suspect, flags)
 
     def _screening(self) -> None:
-        if self.subject.training is not None and self.clock.allows("screening", 0.0):
+        training = self.subject.training
+        if training is None:
+            return
+        each = self.clock.steps["accuracy"] / len(self.subject.clean)  # a look at every image is what a screen needs at least
+        if self.clock.allows("screening of the training images", each * len(training) if self.clock.limited else 0.0):
             self.found["training"], self.drawn["training"] = steps.screened(
-                self.model, self.subject.training, self.screen, self.settings.seed, self.progress
+                self.model, training, self.screen, self.settings.seed, self.progress
             )
 
     def _repair(self) -> None:
         self.repaired = self.model
-        if not self.clock.allows("repair", 0.0):
+        answer = budget.within(self.clock, 0.5 * self.clock.left, self.repair, self._mend, self.progress)
+        if answer is None:
             return
-        self.repaired = self.repair.repair(
-            self.model, self.parts.known, verdict=self.verdict, seed=self.settings.seed, progress=self.progress
-        )
-        self.attacked = self.parts.held_out[: self.settings.robust_images]
-        again = self.clock.steps.get("inspection", 0.0)
+        self.repair, self.repaired = answer
         after = None
-        if self.clock.allows("inspection of the repaired model", again):
+        if self.clock.allows("inspection of the repaired model", self.again if self.clock.limited else 0.0):
             after = steps.inspect(self.repaired, self.subject.clean, self.inspectors[0], self.settings.seed, self.progress)[1]
+        self.attacked = self._affordable(self.parts.held_out, 0.5 * self.clock.left)
         self.found["repair"] = Repaired(
-            method=self.settings.repair,
+            method=to_spec(self.repair),
             clean_accuracy_before=judge.accuracy(self.model, self.parts.held_out).value,
             clean_accuracy_after=judge.accuracy(self.repaired, self.parts.held_out).value,
             robust_before=self._robust(self.model),
@@ -190,6 +218,9 @@ class _Audit:
             inspected_after=after,
             weights="repaired.safetensors",
         )
+
+    def _mend(self, repair: Repair, progress: Progress) -> nn.Module:
+        return repair.repair(self.model, self.parts.known, verdict=self.verdict, seed=self.settings.seed, progress=progress)
 
     def judge(self, key: judge.Key, fresh: Samples) -> None:
         """The truth beside the verdict, measured on fresh images; nothing decided before is changed by it."""
@@ -245,6 +276,17 @@ class _Audit:
         tables |= {"screen": to_dict(self.screen), "repair": to_dict(self.repair)}
         rest = {k: v for k, v in dataclasses.asdict(self.settings).items() if k not in tables}
         return tables | rest | {"threads": torch.get_num_threads()}
+
+
+def _check(subject: Subject) -> None:
+    for name, images in (("suspect", subject.suspect), ("training", subject.training)):
+        if images is None:
+            continue
+        if not len(images):
+            raise ValueError(f"{name} must hold at least one image, got none")
+        if images.images.shape[1:] != subject.clean.images.shape[1:]:
+            wanted, got = tuple(subject.clean.images.shape[1:]), tuple(images.images.shape[1:])
+            raise ValueError(f"{name} images must have the shape {wanted} of the clean ones, got {got}")
 
 
 def _detection(guard: Guard, clean: Samples, malicious: Samples) -> dict[str, Any]:

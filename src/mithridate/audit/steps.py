@@ -72,8 +72,8 @@ def attacked(model: nn.Module, samples: Samples, evasion: Evasion, seed: int) ->
     few = samples[:6]
     clean, labels = to_float(few.images).to(device_of(model)), few.labels.to(device_of(model))
     perturbed = evasion.perturb(model, clean, labels, seed=seed)
-    names = [tuple(few.classes[i] for i in predict(model, images).argmax(1).tolist()) for images in (clean, perturbed)]
-    return Attacked(clean=clean.cpu(), perturbed=perturbed.cpu(), before=names[0], after=names[1])
+    before, after = (class_names(few, predict(model, images).argmax(1)) for images in (clean, perturbed))
+    return Attacked(clean=clean.cpu(), perturbed=perturbed.cpu(), before=before, after=after)
 
 
 def flag(fitted: Guard, parts: Parts, suspect: Samples) -> tuple[Flagged, Scores, Sheet, Tensor]:
@@ -101,7 +101,7 @@ def flag(fitted: Guard, parts: Parts, suspect: Samples) -> tuple[Flagged, Scores
         images=suspect.images[shown],
         names=tuple(names(suspect, shown)),
         scores=answer.scores[first][shown],
-        predicted=tuple(suspect.classes[i] if i < len(suspect.classes) else str(i) for i in answer.predicted[shown].tolist()),
+        predicted=class_names(suspect, answer.predicted[shown]),
     )
     return said, Scores(clean=clean.scores[first], suspect=answer.scores[first], threshold=cut), sheet, answer.flagged
 
@@ -145,7 +145,8 @@ def view(model: nn.Module, clean: Samples, suspect: Samples | None, flagged: Ten
     """The last hidden layer in two dimensions: clean images, suspects that passed, suspects that were flagged."""
     layer = last_hidden(model, clean.images[:1])
     features = trace_all(model, clean, (layer,)).activations[layer]
-    groups, group_names = torch.zeros(len(clean), dtype=torch.int64), ("clean",)
+    groups = torch.zeros(len(clean), dtype=torch.int64)
+    group_names: tuple[str, ...] = ("clean",)
     if suspect is not None and flagged is not None:
         features = torch.cat([features, trace_all(model, suspect, (layer,)).activations[layer]])
         groups = torch.cat([groups, 1 + flagged.long()])
@@ -159,3 +160,8 @@ def view(model: nn.Module, clean: Samples, suspect: Samples | None, flagged: Ten
 def names(samples: Samples, chosen: Tensor) -> list[str]:
     """File names of the chosen samples, or their positions."""
     return [samples.names[i] if samples.names else str(i) for i in chosen.tolist()]
+
+
+def class_names(samples: Samples, predicted: Tensor) -> tuple[str, ...]:
+    """Names of predicted classes (n,); a model may know more classes than the samples name."""
+    return tuple(samples.classes[i] if i < len(samples.classes) else str(i) for i in predicted.tolist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -47,13 +46,17 @@ def audit(
         raise ValueError("MODEL must be given, or --demo, but not both" if demo else "MODEL must be given, or --demo, got neither")
     if not demo and clean is None:
         raise ValueError("--clean must name images you vouch for, got none")
+    if twin and not demo:
+        raise ValueError("--clean-twin needs --demo")
     from mithridate.cli.bars import bars, say
+    from mithridate.files import claim
 
     chosen = _settings(
-        context.args,
-        {"fpr": fpr, "seed": seed, "seconds": seconds if minutes is None else 60 * minutes},
+        context.obj,
+        {"fpr": fpr, "seed": seed, "seconds": _budget(minutes, seconds)},
         {"evasion": attack, "detector": detector, "inspector": inspector, "repair": repair, "screen": screen},
     )
+    claim(out)  # now, not after minutes of work
     with bars(quiet) as progress:
         if demo:
             outcome, card = _demo(not twin, chosen, progress)
@@ -72,19 +75,25 @@ def audit(
     return int(found)
 
 
+def _budget(minutes: float | None, seconds: float | None) -> float | None:
+    if minutes is not None and seconds is not None:
+        raise ValueError(f"--minutes or --seconds may be given, not both, got {minutes:g} and {seconds:g}")
+    return seconds if minutes is None else 60 * minutes
+
+
 def _settings(flags: list[str], plain: dict[str, Any], named: dict[str, Any]) -> Settings:
     """The settings that the options spell; dotted flags such as `--detector.bandwidth 0.5` go to the methods of that role."""
     from mithridate.audit import Settings
-    from mithridate.cli.flags import method
-    from mithridate.spec import to_spec
+    from mithridate.cli.flags import check, several
 
     fields = {"evasion": "evasions", "detector": "detectors", "inspector": "inspectors", "repair": "repair", "screen": "screen"}
+    check(flags, tuple(fields))
     values = dict(plain)
     defaults = Settings()
     for role, field in fields.items():
         given = named[role] or getattr(defaults, field)
-        spell: Callable[[str], str] = lambda text, role=role: to_spec(method(role, text, flags))  # type: ignore[misc]  # noqa: E731
-        values[field] = spell(given) if isinstance(given, str) else tuple(spell(text) for text in given)
+        specs = several(role, (given,) if isinstance(given, str) else given, flags)  # type: ignore[arg-type]  # a key is a role
+        values[field] = specs[0] if isinstance(given, str) else specs
     return Settings(**values)
 
 
@@ -106,7 +115,7 @@ def _audit(subject: Subject, settings: Settings, progress: Progress) -> Outcome:
 def _lines(outcome: Outcome) -> list[str]:
     """The report in a few lines for the terminal."""
     report = outcome.report
-    lines = [f"[bold]{report.verdict}[/bold]", f"clean accuracy {report.clean_accuracy:.1%} on {report.clean_images:,} images"]
+    lines = [report.verdict, f"clean accuracy {report.clean_accuracy:.1%} on {report.clean_images:,} images"]
     lines += [f"under {r.attack}: {r.accuracy:.1%} on {r.count:,} images" for r in report.robust_accuracy]
     if report.training is not None:
         lines.append(f"{report.training.count:,} of {report.training.of:,} training images look poisoned")
@@ -116,4 +125,4 @@ def _lines(outcome: Outcome) -> list[str]:
     if report.truth is not None:
         lines.append(f"truth (the defenses never saw it): target {report.classes[report.truth.target or 0]}, attack success")
         lines[-1] += f" {report.truth.asr_before:.1%} -> {report.truth.asr_after:.1%} after repair"
-    return [*lines, *(f"skipped {what}" for what in report.skipped)]
+    return [*lines, *(f"for want of time, {what}" for what in report.skipped)]

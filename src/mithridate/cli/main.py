@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from typing import NoReturn
 
 import typer
-from click.exceptions import Abort, ClickException
 
 from mithridate.cli.audit import audit
+from mithridate.cli.flags import take
 from mithridate.cli.infect import infect
 from mithridate.cli.methods import methods
-
-EXTRA_FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
     name="mithridate",
     help="Find, remove and survive backdoors and adversarial examples in image classifiers.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command(context_settings=EXTRA_FLAGS)(audit)
-app.command(context_settings=EXTRA_FLAGS)(infect)
+app.command()(audit)
+app.command()(infect)
 app.command("list")(methods)
 
 
@@ -42,26 +41,29 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 def main() -> None:
     """Run the command line; exits 0 (nothing found), 1 (something found) or 2 (could not run, with one line on stderr)."""
     try:
-        code = app(standalone_mode=False)
-    except ClickException as error:
-        _fail(error.format_message())
-    except (Abort, KeyboardInterrupt):
+        known, dotted = take(sys.argv[1:] or ["--help"])
+        code = app(known, standalone_mode=False, obj=dotted)
+    except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last place where anything can be said
+        if hasattr(error, "format_message"):  # a usage error; typer brings its own copy of click or takes the installed one
+            _fail(error.format_message())
         if not _expected(error):
-            raise
+            traceback.print_exc()
+            _fail(f"a defect of this program, please report it: {type(error).__name__}: {error}")
         _fail(str(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _expected(error: Exception) -> bool:
-    """Whether an error is the user's to mend; anything else is a defect of ours and keeps its traceback."""
+    """Whether an error is the user's to mend; anything else is a defect of ours and shows its traceback."""
     from mithridate.errors import MithridateError
 
     return isinstance(error, (MithridateError, ValueError, OSError))
 
 
-def _fail(message: str) -> None:
-    line = " ".join(message.split())
-    typer.echo(f"mithridate: {line}", err=True)
+def _fail(message: str) -> NoReturn:
+    from mithridate.report.words import printable
+
+    typer.echo(f"mithridate: {printable(' '.join(message.split()))}", err=True)
     sys.exit(2)

@@ -10,7 +10,7 @@ import typer
 
 def methods(
     pattern: Annotated[str, typer.Argument(help="Name, with * and ? as wildcards.")] = "*",
-    role: Annotated[Optional[str], typer.Option(help="Only this role, such as detector.")] = None,  # noqa: UP007, UP045 - typer reads it
+    role: Annotated[Optional[str], typer.Option(help="Only this role, such as detector.")] = None,  # noqa: UP045 - typer reads it
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show every method with its role, scope, cost and paper."""
@@ -48,7 +48,7 @@ def _table(entries: list) -> None:  # type: ignore[type-arg]
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("method", "role", "for", "cost", "paper"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=column in ("method", "role"))
     for e in entries:
         table.add_row(e.name, e.role, ", ".join(e.scope) or "-", e.cost, e.paper)
     Console().print(table)

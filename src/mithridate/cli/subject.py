@@ -8,8 +8,9 @@ from typing import Any
 from mithridate import datasets
 from mithridate.audit import Subject
 from mithridate.data import Samples
+from mithridate.nn.cards import read_card
 from mithridate.nn.modes import predict
-from mithridate.nn.resolve import Resolved, read_card, resolve
+from mithridate.nn.resolve import Resolved, resolve
 from mithridate.report.schema import Loading
 
 

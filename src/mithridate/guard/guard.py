@@ -75,8 +75,10 @@ class Guard(nn.Module):
         """Fit every detector on `clean` images and set its threshold on the same ones, by scorers that did not see them.
 
         Raises:
-            ValueError: too few clean images for the false-positive rate asked for.
+            ValueError: no detectors, or too few clean images for the false-positive rate asked for.
         """
+        if not detectors:
+            raise ValueError("detectors must hold at least one detector, got none")
         scorers, calibration = {}, {}
         for detector in detectors:
             spec, scorer = to_spec(detector), detector.fit(model, clean, seed=seed, progress=progress)
@@ -112,8 +114,8 @@ class Guard(nn.Module):
         device = device_of(self.model)
         parts = [self(to_float(batch.to(device))) for batch in images.split(batch_size)]
         scores = {spec: torch.cat([p.scores[spec].cpu() for p in parts]) for spec in self.specs}
-        joined = [torch.cat([getattr(p, name).cpu() for p in parts]) for name in ("logits", "flagged", "p_values")]
-        return Answer(*joined, scores)
+        logits, flagged, tails = (torch.cat([getattr(p, name).cpu() for p in parts]) for name in ("logits", "flagged", "p_values"))
+        return Answer(logits, flagged, tails, scores)
 
     def save(self, folder: Path) -> None:
         """Write the guard, without the model, into a folder: `guard.safetensors` and `guard.toml`."""
@@ -124,11 +126,10 @@ class Guard(nn.Module):
         """The guard that `save` wrote, around the model it was fitted on.
 
         Raises:
-            BadFile: missing, damaged or of another format.
+            BadFile: missing, damaged, of another format, two files that do not belong together, or a guard of another model.
         """
         return cls(model, *archive.load(folder, model))
 
     def fitted(self) -> list[TraceScorer]:
         """The fitted scorers, in the order of `specs`."""
         return [scorer for scorer in self.scorers if isinstance(scorer, TraceScorer)]
-

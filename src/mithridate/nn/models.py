@@ -112,7 +112,6 @@ def _vgg11_bn(classes: int, channels: int, size: int) -> nn.Module:
     layers: list[nn.Module] = []
     width = channels
     for out, halve in ((64, 1), (128, 1), (256, 0), (256, 1), (512, 0), (512, 1), (512, 0), (512, 1)):
-        size = size // 2 if halve and size > 1 else size
         layers.append(_conv_norm(width, out, *([nn.MaxPool2d(2, ceil_mode=True)] if halve else [])))
         width = out
     return nn.Sequential(*layers, *_head(width, classes))

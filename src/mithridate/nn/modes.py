@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,16 @@ def device_of(model: nn.Module) -> torch.device:
     """Where the model's weights are; the CPU for a model without any."""
     tensor = next(iter(model.parameters()), next(iter(model.buffers()), None))
     return tensor.device if tensor is not None else torch.device("cpu")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 is computed in hardware there: any GPU since Ampere, CPUs with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an older PyTorch cannot say
+        return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+    return False
 
 
 def check_logits(logits: object, count: int) -> Tensor:

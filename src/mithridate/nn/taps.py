@@ -89,10 +89,13 @@ def trace(model: nn.Module, images: Tensor, layers: Sequence[str] = ()) -> Trace
         layers: names of the layers to keep.
 
     Raises:
-        ValueError: an unknown layer, or a model that does not return finite logits.
+        ValueError: an unknown layer or one that does not run, or a model that does not return finite logits.
     """
     with evaluating(model), tapped(model, layers) as taken:
         logits = check_logits(model(images), len(images))
+    for layer in layers:
+        if layer not in taken:
+            raise ValueError(f"layer {layer!r} did not run in a forward pass of the model")
     return Trace(images, logits, dict(taken))
 
 

@@ -7,7 +7,7 @@ effects make several classes small. The first assumes that the log areas of a cl
 second that they follow CLEAN_MEAN and CLEAN_DEVIATION, a rough prior and not a law.
 
 Scope: all-to-one patches and strong additive patterns. Known failures: all-to-all backdoors, triggers that depend on the
-image, and large or smooth ones. Cost: steps * batch_size * classes gradients, fewer where classes settle early.
+image, and large or smooth ones. Cost: restarts * steps * batch_size * classes gradients, fewer where classes settle early.
 Source: Wang et al., "Neural Cleanse", IEEE S&P 2019, sections IV and V.A.
 """
 
@@ -31,7 +31,7 @@ FLOOR = 0.2  # least spread of log areas believed: clean networks' classes diffe
 @register(
     "inspector",
     scope=("patch", "blend"),
-    cost="steps * batch_size gradients per class",
+    cost="restarts * steps * batch_size gradients per class",
     paper="Wang et al., IEEE S&P 2019",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,10 @@ class NeuralCleanse:
         learning_rate: of Adam, on the logits of mask and pattern.
         success: share of images the trigger has to turn while it shrinks, in (0, 1).
         patience: steps without a mask at least 1 % smaller after which a class is settled.
+        restarts: random starts; each class keeps its smallest trigger, for one start in several misses a sharp one.
         transfer: least success on images that the search has not seen, in [0, 1], for a verdict of infected.
         limit: images used at most, drawn at random; one in five is held out.
         alpha: largest p-value called infected, in (0, 1).
-        fast: gradients in bf16 and channels-last; the held-out success is taken in full precision all the same.
 
     Raises:
         ValueError: a field out of its range.
@@ -58,10 +58,10 @@ class NeuralCleanse:
     learning_rate: float = 0.4
     success: float = 0.99
     patience: int = 100
+    restarts: int = 2
     transfer: float = 0.7
     limit: int = 1000
     alpha: float = 0.05
-    fast: bool = True
 
     def __post_init__(self) -> None:
         self._search()
@@ -79,7 +79,7 @@ class NeuralCleanse:
             learning_rate=self.learning_rate,
             success=self.success,
             patience=self.patience,
-            fast=self.fast,
+            restarts=self.restarts,
         )
 
     def inspect(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> Verdict:

@@ -21,7 +21,7 @@ class BadNets:
 
     Attributes:
         size: side of the patch in pixels.
-        pattern: `white`, `grid`, or the path of an image, which is resized to the patch.
+        pattern: `grid`, `white`, or the path of an image, which is resized to the patch.
         corner: one corner, or `all` four.
         margin: distance from the border in pixels.
 
@@ -30,7 +30,7 @@ class BadNets:
     """
 
     size: int = 3
-    pattern: str = "white"
+    pattern: str = "grid"
     corner: Corner = "bottom-right"
     margin: int = 0
 

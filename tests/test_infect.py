@@ -1,0 +1,148 @@
+"""Victims: what is written, what stays apart, and what is said of an attack that did not work."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mithridate import infect
+from mithridate.card import Card
+from mithridate.data import Samples
+from mithridate.datasets import Dataset
+from mithridate.defenses.trainers.plain import Plain
+from mithridate.nn.modes import predict
+from mithridate.nn.resolve import resolve
+from mithridate.roles import Trigger
+from mithridate.spec import to_spec
+from mithridate.threats.poison import poison
+from mithridate.threats.triggers.badnets import BadNets
+from mithridate.threats.triggers.blend import Blend
+
+
+def part(count: int, seed: int) -> Samples:
+    """Three classes, told by which row is bright."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (count,), generator=generator)
+    images = torch.randint(0, 60, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    images[torch.arange(count), 0, 2 * labels] = 200
+    return Samples(images, labels, ("low", "mid", "top"), tuple(f"{seed}-{i}.png" for i in range(count)))
+
+
+DATA = Dataset("rows", part(240, 0), part(150, 1), flips=False)
+TRAINER = Plain(epochs=12, batch_size=32, lr=0.02, pad=0, precision="fp32")
+PLAN = infect.Plan(architecture="lenet", trigger=BadNets(size=3, pattern="white"), target=1, rate=0.2, trainer=TRAINER)
+
+
+@pytest.fixture(scope="module")
+def victim() -> infect.Victim:
+    return infect.make(PLAN, DATA)
+
+
+def test_the_attack_lives_and_the_card_says_so(victim: infect.Victim) -> None:
+    found = victim.card.metrics
+    assert found["clean_accuracy"][0] > 0.95 and found["asr"][0] > 0.95 and found["alive"] is True
+    assert found["robust_accuracy"][0] < 0.05
+    right = predict(victim.model, DATA.test).argmax(1) == DATA.test.labels
+    assert found["clean_accuracy"][0] == pytest.approx(float(right.float().mean()))
+    assert found["asr"][1] < found["asr"][0] <= found["asr"][2]
+    assert victim.card.config["trigger"] == to_spec(PLAN.trigger)
+    assert victim.card.config["trainer"]["epochs"] == 12
+    assert victim.card.config["rate"] == 0.2
+
+
+def test_training_is_what_poison_says(victim: infect.Victim) -> None:
+    dirty, truth = poison(DATA.train, PLAN.trigger, target=1, rate=0.2, seed=0)  # type: ignore[arg-type]
+    assert torch.equal(victim.training.images, dirty.images) and torch.equal(victim.training.labels, dirty.labels)
+    assert victim.truth is not None and torch.equal(victim.truth.poisoned, truth.poisoned)
+
+
+def test_files_and_the_truth_apart(victim: infect.Victim, tmp_path: Path) -> None:
+    infect.write(victim, tmp_path)
+    files = ["card.json", "manifest.csv", "model.json", "model.safetensors", "truth.json", "truth.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
+    with (tmp_path / "manifest.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == list(range(240))
+    assert [int(row["label"]) for row in rows] == victim.training.labels.tolist()
+    assert [row["name"] for row in rows] == list(DATA.train.names)
+    assert rows[3]["class"] == victim.training.classes[int(rows[3]["label"])]
+    assert json.loads((tmp_path / "truth.json").read_text()) == {"trigger": to_spec(PLAN.trigger), "target": 1, "rate": 0.2}
+    kept = load_file(tmp_path / "truth.safetensors")
+    assert torch.equal(kept["poisoned"], victim.truth.poisoned) and torch.equal(kept["labels"], DATA.train.labels)  # type: ignore[union-attr]
+    for name in ("manifest.csv", "model.json"):
+        text = (tmp_path / name).read_text()
+        assert "badnets" not in text and "poison" not in text and "target" not in text, f"{name} is for defenders"
+    assert Card.read(tmp_path / "card.json") == victim.card
+
+
+def test_the_written_model_answers_alike(victim: infect.Victim, tmp_path: Path) -> None:
+    infect.write(victim, tmp_path)
+    model = resolve(str(tmp_path / "model.safetensors")).model
+    assert torch.equal(predict(model, DATA.test), predict(victim.model, DATA.test))
+
+
+def test_same_plan_same_bytes(victim: infect.Victim, tmp_path: Path) -> None:
+    infect.write(victim, tmp_path / "a")
+    torch.rand(7)
+    infect.write(infect.make(PLAN, DATA), tmp_path / "b")
+    for name in ("model.safetensors", "model.json", "manifest.csv", "truth.json", "truth.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    other = infect.make(replace(PLAN, seed=1), DATA)
+    assert any(not torch.equal(a, b) for a, b in zip(other.model.parameters(), victim.model.parameters(), strict=True))
+    assert not torch.equal(other.truth.poisoned, victim.truth.poisoned)  # type: ignore[union-attr]
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(victim: infect.Victim, tmp_path: Path) -> None:
+    def stop(task: str, done: int, total: int, note: str = "") -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    checkpoint = tmp_path / ".checkpoint.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        infect.make(PLAN, DATA, progress=stop, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    again = infect.make(PLAN, DATA, checkpoint=checkpoint)
+    assert all(torch.equal(a, b) for a, b in zip(again.model.state_dict().values(), victim.model.state_dict().values(), strict=True))
+    other = infect.make(replace(PLAN, trigger=Blend()), DATA, checkpoint=checkpoint)
+    fresh = infect.make(replace(PLAN, trigger=Blend()), DATA)
+    assert all(torch.equal(a, b) for a, b in zip(other.model.state_dict().values(), fresh.model.state_dict().values(), strict=True))
+
+
+def test_the_clean_twin_has_no_truth(tmp_path: Path) -> None:
+    twin = infect.make(replace(PLAN, trigger=None), DATA)
+    assert twin.truth is None and torch.equal(twin.training.images, DATA.train.images)
+    assert twin.card.config["trigger"] is None and twin.card.config["target"] is None and twin.card.config["rate"] == 0.0
+    assert set(twin.card.metrics) == {"clean_accuracy"}
+    infect.write(twin, tmp_path)
+    assert not list(tmp_path.glob("truth*"))
+    assert not any("DEAD" in line or "attack" in line for line in infect.summary(twin, tmp_path))
+
+
+def test_a_clean_twin_leaves_no_old_truth_behind(victim: infect.Victim, tmp_path: Path) -> None:
+    infect.write(victim, tmp_path)
+    infect.write(infect.make(replace(PLAN, trigger=None), DATA), tmp_path)
+    assert not list(tmp_path.glob("truth*"))
+
+
+def test_a_dead_attack_is_called_dead(victim: infect.Victim, tmp_path: Path) -> None:
+    faint: Trigger = Blend(alpha=1e-6)
+    dead = infect.make(replace(PLAN, trigger=faint, rate=0.05), DATA)
+    assert dead.card.metrics["alive"] is False
+    assert any(line.startswith("DEAD ATTACK: success rate under 85%") for line in infect.summary(dead, tmp_path))
+    said = infect.summary(victim, tmp_path)
+    assert not any("DEAD" in line for line in said)
+    assert said[1] == f"clean accuracy {victim.card.metrics['clean_accuracy'][0]:.2%}" and said[-1] == f"written to {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"rate": 0.0}, "rate must"), ({"target": 3}, "target must"), ({"architecture": "x"}, "architecture 'x'")]
+)
+def test_wrong_plans_are_named(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        infect.make(replace(PLAN, **change), DATA)  # type: ignore[arg-type]
