@@ -74,7 +74,10 @@ def judged(case: Case, told: list[tuple[str, int, int]]) -> Outcome:
 
     before = {name: t.clone() for name, t in case.model.state_dict().items()}
     modes = [m.training for m in case.model.modules()]
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
     outcome = audit(case.subject(), QUICK, key=KEY, fresh=case.fresh, progress=progress)
+    assert torch.equal(torch.get_rng_state(), state), "nothing is drawn from the global generator"
     assert all(torch.equal(t, before[name]) for name, t in case.model.state_dict().items()), "the model stays bit-identical"
     assert [m.training for m in case.model.modules()] == modes
     return outcome

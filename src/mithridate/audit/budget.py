@@ -73,14 +73,17 @@ def within(
     unit = next((name for name in UNITS if hasattr(method, name)), None)
     if not clock.limited or unit is None:
         return method, run(method, progress)
+    name = to_dict(method)["method"]
+    if seconds <= 0 and not must:
+        clock.note(f"{name}: no time was left")
+        return None
     try:
         return method, run(method, Watch(seconds, progress))
     except Late as late:
         less = _shortened(method, unit, late.share) if must or late.share >= LEAST else None
         less = method if less is None and must else less
-        name = to_dict(method)["method"]
         if less is None:
-            clock.note(f"{name}: needs about {late.needs:.0f} s, might take {max(seconds, 0):.0f} s")
+            clock.note(f"{name}: needs about {late.needs:.0f} s, might take {seconds:.0f} s")
             return None
     clock.note(f"{name}: {getattr(less, unit)} {unit} instead of {getattr(method, unit)}")
     return less, run(less, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,9 @@ class _Audit:
         self.model, self.clock = subject.model, Clock(settings.seconds)
         _check(subject)
         self.parts = steps.split(subject.clean, settings.seed)
+        needed = math.ceil(len(settings.detectors) / settings.fpr) - 1
+        if subject.suspect is not None and len(self.parts.known) < needed:  # the guard would say so too, but after everything else
+            raise ValueError(f"clean must hold at least {math.ceil(needed / 0.75)} images for fpr {settings.fpr}, got {len(subject.clean)}")
         self.evasions = [methods.parse(spec, "evasion") for spec in settings.evasions]
         self.inspectors = [methods.parse(spec, "inspector") for spec in settings.inspectors]
         self.detectors = [methods.parse(spec, "detector") for spec in settings.detectors]
@@ -149,8 +153,8 @@ class _Audit:
             self.attacked = self.subject.clean[:TRIAL]
             self._robust(self.model)
             self.pace = (time.perf_counter() - begun) / len(self.attacked)
-        self.attacked = self._affordable(self.subject.clean, 0.1 * self.clock.budget)
-        if self.clock.allows("robust accuracy", self.pace * len(self.attacked)):
+        if self.clock.allows("robust accuracy", self.pace * TRIAL):
+            self.attacked = self._affordable(self.subject.clean, 0.1 * self.clock.budget)
             self.found["robust_accuracy"] = self._robust(self.model)
             if self.evasions:
                 self.drawn["attacked"] = steps.attacked(self.model, self.attacked, self.evasions[-1], self.settings.seed)

@@ -56,14 +56,15 @@ def audit(
         {"fpr": fpr, "seed": seed, "seconds": _budget(minutes, seconds)},
         {"evasion": attack, "detector": detector, "inspector": inspector, "repair": repair, "screen": screen},
     )
-    claim(out)  # now, not after minutes of work
     with bars(quiet) as progress:
         if demo:
+            claim(out)  # now, not after minutes of work
             outcome, card = _demo(not twin, chosen, progress)
         else:
             from mithridate.cli.subject import read
 
             subject, card = read(str(model), str(clean), suspect, train, arch=arch, size=size, root=data, seed=seed)
+            claim(out)
             outcome = _audit(subject, chosen, progress)
     from mithridate.audit import write
 
@@ -125,4 +126,4 @@ def _lines(outcome: Outcome) -> list[str]:
     if report.truth is not None:
         lines.append(f"truth (the defenses never saw it): target {report.classes[report.truth.target or 0]}, attack success")
         lines[-1] += f" {report.truth.asr_before:.1%} -> {report.truth.asr_after:.1%} after repair"
-    return [*lines, *(f"for want of time, {what}" for what in report.skipped)]
+    return [*lines, *(f"note: {what}" for what in report.skipped)]

@@ -31,5 +31,6 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, pad: int, flip:
     padded = F.pad(images, (pad,) * 4).permute(0, 2, 3, 1).contiguous()
     pixels = (rows[:, :, None] * padded.shape[2] + columns[:, None, :]).flatten(1).to(images.device)
     flat = padded.flatten(1, 2)
-    taken: Tensor = flat[torch.arange(count, device=images.device)[:, None], pixels]
-    return taken.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    taken = flat[torch.arange(count, device=images.device)[:, None], pixels]
+    cropped: Tensor = taken.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+    return cropped

@@ -56,7 +56,7 @@ def device_of(model: nn.Module) -> torch.device:
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether bf16 is computed in hardware there: any GPU since Ampere, CPUs with AVX512-BF16 or AMX."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an older PyTorch cannot say
         return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))

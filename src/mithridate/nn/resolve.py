@@ -178,8 +178,9 @@ def _from_timm(reference: str, shape: Shape) -> Resolved:
 
 
 def _is_hub_id(reference: str) -> bool:
-    """`org/name` that is neither a file here nor named like one."""
-    return not Path(reference).exists() and Path(reference).suffix not in FILES
+    """`org/name` that is neither a file here, nor in a folder that is, nor named like one."""
+    path = Path(reference)
+    return not path.exists() and not path.parent.is_dir() and path.suffix not in FILES
 
 
 def _from_hub(reference: str, shape: Shape) -> Resolved:
@@ -217,8 +218,8 @@ def _tried(found: Resolved, shape: Shape) -> Resolved:
     model = found.model.eval()
     try:
         logits = predict(model, torch.full((1, channels, height, width), 0.5))
-    except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:160]
+    except Exception as error:  # it is a stranger's model
+        reason = " ".join((str(error) or type(error).__name__).split())[:160]
         raise BadFile(f"{found.source}: does not take images of {channels}x{height}x{width}: {reason}") from error
     count = logits.shape[1]
     named = found.card.get("classes", count)

@@ -68,7 +68,7 @@ class AFT:
     batch_size: int = 128
     lr: float = 0.01
     weight_decay: float = 5e-4
-    pad: int = 4
+    pad: int = 2
     flip: bool = False
 
     def __post_init__(self) -> None:
