@@ -212,7 +212,7 @@ def test_a_key_needs_fresh_images(case: Case) -> None:
 
 def test_too_few_clean_images_for_a_guard(case: Case) -> None:
     few = case.subject(clean=case.clean[:20], training=None)
-    with pytest.raises(ValueError, match="false-positive rate of 0.05 needs at least 19 clean samples, got 15"):
+    with pytest.raises(ValueError, match="clean must hold at least 26 images for fpr 0.05, got 20"):
         audit(few, CHEAP)
     outcome = audit(replace(few, suspect=None), CHEAP, key=KEY, fresh=case.fresh)
     assert outcome.guard is None and outcome.report.truth is not None and outcome.report.truth.tpr is None
@@ -223,7 +223,7 @@ def test_hardly_any_clean_images(case: Case) -> None:
     with pytest.raises(ValueError, match="clean must hold at least 8 images, got 7"):
         audit(case.subject(clean=case.clean[:7]), CHEAP)
     with pytest.raises(ValueError, match="clean must hold at least 10 images, got 9"):
-        audit(case.subject(clean=case.clean[:9]), CHEAP)
+        audit(case.subject(clean=case.clean[:9], suspect=None), CHEAP)
 
 
 def test_a_budget_that_is_spent_skips_and_says_so(case: Case, tmp_path: Path) -> None:

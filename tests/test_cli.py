@@ -71,11 +71,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def victim(place: Path) -> Path:
     """A victim made by the command itself."""
-    command = [sys.executable, "-m", "mithridate.cli.main", "infect", "--epochs", "2", "--target", "3", "--out", str(place / "victim")]
-    code = command[2:]
-    subprocess.run(
-        [sys.executable, "-c", "from mithridate.cli.main import main; main()", *code[1:]], check=True, capture_output=True, text=True
-    )
+    code, out = "from mithridate.cli.main import main; main()", str(place / "victim")
+    command = [sys.executable, "-c", code, "infect", "--epochs", "2", "--target", "3", "--out", out]
+    subprocess.run(command, check=True, capture_output=True, text=True)
     return place / "victim" / "model.safetensors"
 
 
@@ -130,7 +128,7 @@ def one_line(shown: tuple[int, str, str]) -> str:
         ("audit CODE:number --clean digits", "got int"),
         ("audit CODE:narrow --clean digits", "1x16x16"),
         ("audit CODE:Odd --clean digits", "layer"),
-        ("audit CODE:make --clean COLOR", "3x20x24"),
+        ("audit CODE:make --clean COLOR", "does not take images of 3x"),
         ("audit CODE:make --clean digits:test:60 --suspect nowhere", "'nowhere'"),
         ("audit CODE:make --clean digits:test:60 --suspect digits:test:9", "at least 132 images"),
         ("audit CODE:make --clean digits:test:60 --out FILE", "FILE: File exists"),
@@ -176,7 +174,8 @@ def test_names_cannot_write_to_the_terminal(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["audit", "--help"], ["infect", "--help"], ["list", "--help"], ["--version"]])
 def test_help_is_light(arguments: list[str]) -> None:
-    code = "import sys; from mithridate.cli.main import main\ntry: main()\nexcept SystemExit as e: print('ended', e.code, 'torch' in sys.modules)"
+    after = "print('ended', ended.code, 'torch' in sys.modules)"
+    code = f"import sys; from mithridate.cli.main import main\ntry: main()\nexcept SystemExit as ended: {after}"
     shown = subprocess.run([sys.executable, "-W", "error", "-c", code, *arguments], check=True, capture_output=True, text=True)
     assert shown.stdout.splitlines()[-1] == "ended 0 False"
     assert shown.stderr == ""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mithridate.errors import BadSpec
-from mithridate.nn.models import MODELS, Normalize, create, initialize
+from mithridate.nn.models import MODELS, Normalize, WideBlock, create, initialize
 from mithridate.nn.modes import clone
 
 every = pytest.mark.parametrize("name", MODELS)
@@ -86,6 +86,13 @@ def test_wrong_names_and_numbers_are_named() -> None:
 
 
 def test_a_shortcut_is_projected_only_where_the_shape_changes() -> None:
+    """And then from the activated input, as in the paper's figure 1; else the raw input is added."""
+    block = WideBlock(4, 8, 2).eval()
+    x = torch.randn(2, 4, 6, 6)
+    active = block.norm1(x).relu()
+    torch.testing.assert_close(block(x), block.conv2(block.norm2(block.conv1(active)).relu()) + block.shortcut(active))
+    block = WideBlock(4, 4, 1).eval()
+    torch.testing.assert_close(block(x), block.conv2(block.norm2(block.conv1(block.norm1(x).relu())).relu()) + x)
     model = create("wrn_16_1", classes=10)
     projections = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
     assert len(projections) == 2

@@ -71,6 +71,9 @@ class Card:
     hardware: str = field(default_factory=hardware)
     commit: str = field(default_factory=commit)
 
+    def __repr__(self) -> str:
+        return f"Card({self.kind}: {', '.join(f'{name} {_short(value)}' for name, value in self.metrics.items())})"
+
     def write(self, path: Path) -> None:
         """Write the card as JSON, atomically."""
         write_atomic(path, json.dumps(dataclasses.asdict(self), indent=2).encode() + b"\n")
@@ -79,3 +82,9 @@ class Card:
     def read(cls, path: Path) -> Card:
         """The card a file holds."""
         return cls(**json.loads(path.read_text()))
+
+
+def _short(value: Any) -> str:
+    """A metric without its interval, with few digits."""
+    head = value[0] if isinstance(value, (list, tuple)) and value else value
+    return f"{head:.4g}" if isinstance(head, float) else str(head)

@@ -96,6 +96,7 @@ def _card(plan: Plan, dataset: Dataset, model: nn.Module, seconds: float) -> Car
         "trigger": to_spec(plan.trigger) if plan.trigger else None,
         "target": plan.target if plan.trigger else None,
         "rate": plan.rate if plan.trigger else 0.0,
+        "images": len(dataset.train),
         "seed": plan.seed,
     }
     return Card(kind="victim", config=config, metrics=metrics, seconds={"training": seconds})

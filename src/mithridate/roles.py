@@ -57,6 +57,10 @@ class Verdict:
     evidence: dict[str, Tensor] = field(default_factory=dict, repr=False)
     note: str = ""
 
+    def __repr__(self) -> str:
+        said = f"Verdict(infected={self.infected}, target={self.target}, p_value={self.p_value:.2g})"
+        return f"{said}: {self.note}" if self.note else said
+
 
 @runtime_checkable
 class Trigger(Protocol):

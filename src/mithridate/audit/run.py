@@ -57,6 +57,9 @@ class Outcome:
     repaired: nn.Module
     guard: Guard | None
 
+    def __repr__(self) -> str:
+        return f"Outcome({self.report.verdict})"
+
     def _repr_html_(self) -> str:
         from mithridate.report.html import summary_html  # jinja is only needed to draw
 
@@ -234,7 +237,7 @@ class _Audit:
         accuracies = [judge.accuracy(m, fresh).value for m in (self.model, self.repaired)]
         detection: dict[str, Any] = {"tpr": None, "tpr_interval": None, "fpr": None, "auroc": None}
         if self.guard is not None:
-            detection = _detection(self.guard, fresh, stamped[stamped.labels != key.target])
+            detection = steps.detection(self.guard, fresh, stamped[stamped.labels != key.target])
         self.found["truth"] = Judged(
             target=key.target,
             trigger=key.spec,
@@ -291,15 +294,6 @@ def _check(subject: Subject) -> None:
         if images.images.shape[1:] != subject.clean.images.shape[1:]:
             wanted, got = tuple(subject.clean.images.shape[1:]), tuple(images.images.shape[1:])
             raise ValueError(f"{name} images must have the shape {wanted} of the clean ones, got {got}")
-
-
-def _detection(guard: Guard, clean: Samples, malicious: Samples) -> dict[str, Any]:
-    benign, caught = guard.answer(clean), guard.answer(malicious)
-    hits = Rate(int(caught.flagged.sum()), len(malicious))
-    scores = torch.cat([benign.scores[guard.specs[0]], caught.scores[guard.specs[0]]])
-    truth = torch.arange(len(scores)) >= len(clean)
-    false = Rate(int(benign.flagged.sum()), len(clean))
-    return {"tpr": hits.value, "tpr_interval": hits.interval, "fpr": false.value, "auroc": metrics.auroc(scores, truth)}
 
 
 def _in_memory(model: nn.Module) -> Loading:

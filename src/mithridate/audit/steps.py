@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,16 @@ def screened(model: nn.Module, training: Samples, screen: Screen, seed: int, pro
     said = Suspects(screen=to_spec(screen), count=len(ranked), of=len(training), files=names(training, ranked))
     shown = ranked[:SHOWN]
     return said, Sheet(images=training.images[shown], names=tuple(names(training, shown)), scores=scores[shown])
+
+
+def detection(guard: Guard, clean: Samples, malicious: Samples) -> dict[str, Any]:
+    """How well the guard tells clean images from malicious ones: rates and AUROC for the judge's section."""
+    benign, caught = guard.answer(clean), guard.answer(malicious)
+    hits = Rate(int(caught.flagged.sum()), len(malicious))
+    scores = torch.cat([benign.scores[guard.specs[0]], caught.scores[guard.specs[0]]])
+    truth = torch.arange(len(scores)) >= len(clean)
+    false = Rate(int(benign.flagged.sum()), len(clean))
+    return {"tpr": hits.value, "tpr_interval": hits.interval, "fpr": false.value, "auroc": metrics.auroc(scores, truth)}
 
 
 def candidates(clean: Samples, verdict: Verdict) -> Candidates | None:

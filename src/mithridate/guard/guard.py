@@ -36,6 +36,9 @@ class Answer:
     p_values: Tensor
     scores: dict[str, Tensor]
 
+    def __repr__(self) -> str:
+        return f"Answer({int(self.flagged.sum()):,} of {len(self.flagged):,} inputs flagged)"
+
     @property
     def predicted(self) -> Tensor:
         """Predicted classes (n,)."""
@@ -60,6 +63,9 @@ class Guard(nn.Module):
         self.scorers = nn.ModuleList(scorers.values())
         self.calibration = nn.ParameterList([nn.Parameter(calibration[s], requires_grad=False) for s in self.specs])
         self.layers = tuple(dict.fromkeys(layer for scorer in scorers.values() for layer in scorer.layers))
+
+    def __repr__(self) -> str:
+        return f"Guard({type(self.model).__name__}, {' + '.join(self.specs)}, fpr {self.fpr:g})"
 
     @classmethod
     def fit(

@@ -1,0 +1,32 @@
+"""The page of results says what the cards say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import results_docs
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert results_docs.PAGE.read_text("utf-8") == results_docs.page(results_docs.ROOT / "results"), "run python tools/results_docs.py"
+
+
+def test_a_card_becomes_a_row_and_a_wrong_verdict_stands_out(tmp_path: Path) -> None:
+    repair = {"clean_accuracy_before": 0.9, "clean_accuracy_after": 0.8}
+    metrics = {"true_target": 3, "infected": False, "target": None, "right": False, "p_value": 0.25, "truth": None, "repair": repair}
+    (tmp_path / "audits").mkdir()
+    (tmp_path / "audits" / "one.json").write_text(json.dumps({"config": {"model": "missed"}, "metrics": metrics, "seconds": {"all": 90}}))
+    assert "| missed | class 3 | not infected | **no** | 0.25 | 90.0% | 80.0% | - | - | - | - | - | 1.5 |" in results_docs.page(tmp_path)
+
+
+def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results_docs, "PAGE", tmp_path / "results.md")
+    monkeypatch.setattr("sys.argv", ["results_docs.py", "--check"])
+    assert results_docs.main() == 1
+    monkeypatch.setattr("sys.argv", ["results_docs.py"])
+    assert results_docs.main() == 0
+    monkeypatch.setattr("sys.argv", ["results_docs.py", "--check"])
+    assert results_docs.main() == 0

@@ -1,0 +1,139 @@
+"""Write `docs/results.md` from the cards in `results/`; `--check` only compares. No number on that page is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results.md"
+INTRO = """# Results
+
+Measured, with misses and losing rows included. Each row is a card in `results/` that holds its settings, seeds, versions and
+hardware; this page is written from them by `python tools/results_docs.py`. Rates carry 95 % intervals where the cards do.
+"""
+
+
+def page(folder: Path) -> str:
+    """The whole page for a folder of cards."""
+    sections = (victims, audits, demo, speed, robustness)
+    return "\n".join([INTRO, *("\n".join(section(folder)) for section in sections)])
+
+
+def victims(folder: Path) -> Iterator[str]:
+    """Victims made by `mithridate infect`."""
+    yield "## Victims\n"
+    yield "Poisoned, trained and judged by `mithridate infect`. ASR: triggered test images not of the target class that get the target.\n"
+    rows = []
+    for card in _cards(folder / "victims"):
+        config, found = card["config"], card["metrics"]
+        speed = f"{config['images'] * config['trainer']['epochs'] / card['seconds']['training']:,.0f}"
+        names = [config["dataset"], config["architecture"], config["trigger"] or "none", f"{config['rate']:.0%}", str(config["seed"])]
+        rows.append([*names, _share(found["clean_accuracy"]), _share(found.get("asr")), speed])
+    yield from _table(["data", "model", "trigger", "rate", "seed", "clean accuracy", "ASR", "images/s"], rows)
+
+
+def audits(folder: Path) -> Iterator[str]:
+    """Audits of victims and of third-party models, judged."""
+    yield "## Audits\n"
+    yield "1,000 clean images for the auditor, others for the judge, nothing tuned per model. TPR and FPR of the guard at an asked 1 %.\n"
+    heads = ["model", "truth", "verdict", "right", "p", "accuracy", "repaired", "ASR", "repaired", "KDE AUROC", "TPR", "FPR", "minutes"]
+    rows = [_audit(card) for name in ("third_party", "audits") for card in _cards(folder / name)]
+    yield from _table(heads, rows)
+
+
+def _audit(card: dict[str, Any]) -> list[str]:
+    found = card["metrics"]
+    truth, repair = found["truth"] or {}, found["repair"]
+    known = "not infected" if found["true_target"] is None else f"class {found['true_target']}"
+    said = f"class {found['target']}" if found["infected"] else "not infected"
+    minutes = f"{sum(card['seconds'].values()) / 60:.1f}"
+    accuracy = [truth.get("clean_accuracy_before", repair["clean_accuracy_before"]), truth.get("clean_accuracy_after", repair["clean_accuracy_after"])]
+    auroc = f"{truth['auroc']:.3f}" if truth else "-"
+    asr = [_share(truth.get("asr_before")), _share(truth.get("asr_after"))]
+    start = [card["config"]["model"], known, said, "yes" if found["right"] else "**no**", f"{found['p_value']:.2g}"]
+    return [*start, *map(_share, accuracy), *asr, auroc, _share(truth.get("tpr")), _share(truth.get("fpr")), minutes]
+
+
+def demo(folder: Path) -> Iterator[str]:
+    """The demo over seeds."""
+    yield "## The demo over seeds\n"
+    for card in _cards(folder / "demo"):
+        found = card["metrics"]
+        yield f"Right verdict and class on infected models: {_share(found['infected_right'])}; on their clean twins: {_share(found['clean_right'])}.\n"
+        heads = ["seed", "infected", "verdict", "right", "p", "accuracy", "repaired", "ASR", "repaired", "TPR", "FPR"]
+        yield from _table(heads, [_demo_row(row) for row in found["rows"]])
+
+
+def _demo_row(row: dict[str, Any]) -> list[str]:
+    said = f"class {row['target']}" if row["said"] else "not infected"
+    start = [str(row["seed"]), "yes" if row["infected"] else "no", said, "yes" if row["right"] else "**no**", f"{row['p_value']:.2g}"]
+    rest = ("clean_accuracy_before", "clean_accuracy_after", "asr_before", "asr_after", "tpr", "fpr")
+    return [*start, *(_share(row.get(key)) for key in rest)]
+
+
+def speed(folder: Path) -> Iterator[str]:
+    """Ratios measured in one run."""
+    yield "## Speed\n"
+    rows = []
+    for card in _cards(folder / "speed"):
+        for name, value in card["metrics"].items():
+            if "_over_" in name:
+                median, low, high = value
+                rows.append([name.replace("_", " "), f"{median:.2f}", f"{low:.2f}", f"{high:.2f}", card["hardware"]])
+    yield from _table(["times faster", "median", "lowest", "highest", "hardware"], rows)
+
+
+def robustness(folder: Path) -> Iterator[str]:
+    """What survives being killed."""
+    yield "## Killed and run again\n"
+    rows = [[card["config"].get("command", card["kind"]), name, str(value)] for card in _cards(folder / "robustness") for name, value in _flat(card["metrics"])]
+    yield from _table(["what", "measure", "value"], rows)
+
+
+def _flat(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name} ")
+        elif not isinstance(value, list):
+            yield f"{prefix}{name}".replace("_", " "), value
+
+
+def _cards(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+
+
+def _share(value: float | Sequence[float] | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, (int, float)):
+        return f"{value:.1%}"
+    share, low, high = value
+    return f"{share:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    if not rows:
+        yield "No card yet.\n"
+        return
+    yield "| " + " | ".join(heads) + " |"
+    yield "| " + " | ".join("---" for _ in heads) + " |"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def main() -> int:
+    """Run as a script: 1 when `--check` finds the page out of date."""
+    text = page(ROOT / "results")
+    if "--check" in sys.argv[1:]:
+        return int(not PAGE.exists() or PAGE.read_text("utf-8") != text)
+    PAGE.write_text(text, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
