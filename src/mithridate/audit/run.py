@@ -256,7 +256,7 @@ class _Audit:
         report = AuditReport(
             mithridate_version=__version__,
             verdict=sentence(self.verdict, self.classes, self.found.get("flagged")),
-            loading=self.subject.loading or _in_memory(self.model),
+            loading=self.subject.loading or steps.in_memory(self.model),
             classes=self.classes,
             clean_images=len(self.subject.clean),
             clean_accuracy=self.accuracy.value,
@@ -294,14 +294,3 @@ def _check(subject: Subject) -> None:
         if images.images.shape[1:] != subject.clean.images.shape[1:]:
             wanted, got = tuple(subject.clean.images.shape[1:]), tuple(images.images.shape[1:])
             raise ValueError(f"{name} images must have the shape {wanted} of the clean ones, got {got}")
-
-
-def _in_memory(model: nn.Module) -> Loading:
-    return Loading(
-        source="a module in memory",
-        kind="module",
-        architecture=type(model).__name__,
-        parameters=sum(p.numel() for p in model.parameters()),
-        sha256=None,
-        safe=True,
-    )

@@ -16,7 +16,7 @@ from mithridate.metrics import Rate
 from mithridate.nn.modes import device_of, predict
 from mithridate.nn.taps import last_hidden, trace_all
 from mithridate.report.pictures import Attacked, Candidates, Scores, Sheet, View
-from mithridate.report.schema import Evidence, Flagged, Robustness, Suspects
+from mithridate.report.schema import Evidence, Flagged, Loading, Robustness, Suspects
 from mithridate.roles import Evasion, Inspector, Progress, Screen, Verdict
 from mithridate.spec import to_spec
 
@@ -176,3 +176,15 @@ def names(samples: Samples, chosen: Tensor) -> list[str]:
 def class_names(samples: Samples, predicted: Tensor) -> tuple[str, ...]:
     """Names of predicted classes (n,); a model may know more classes than the samples name."""
     return tuple(samples.classes[i] if i < len(samples.classes) else str(i) for i in predicted.tolist())
+
+
+def in_memory(model: nn.Module) -> Loading:
+    """How a module came in that was never a file."""
+    return Loading(
+        source="a module in memory",
+        kind="module",
+        architecture=type(model).__name__,
+        parameters=sum(p.numel() for p in model.parameters()),
+        sha256=None,
+        safe=True,
+    )
