@@ -40,6 +40,7 @@ def one(seed: int, infected: bool) -> dict[str, object]:
 
 
 def main() -> None:
+    """Run as a script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "demo")

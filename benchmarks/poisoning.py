@@ -30,12 +30,12 @@ def one_by_one(samples: Samples, chosen: set[int]) -> list[tuple[Image.Image, in
         pixels = np.array(Image.fromarray(array))
         if i in chosen:
             pixels[29:, 29:] = 255
-            label = 0
-        out.append((Image.fromarray(pixels), label))
+        out.append((Image.fromarray(pixels), 0 if i in chosen else label))
     return out
 
 
 def main() -> None:
+    """Run as a script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate", type=float, default=0.1)

@@ -94,6 +94,7 @@ def examine(about: dict[str, Any], folder: Path, module: Any, settings: Settings
 
 
 def main() -> None:
+    """Run as a script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("ids", nargs="*")
@@ -102,7 +103,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     spec = importlib.util.spec_from_file_location("architectures", args.folder / "architectures.py")
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ValueError(f"folder must hold architectures.py, got {args.folder}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for about in json.loads((args.folder / "models.json").read_text()):
@@ -111,7 +113,13 @@ def main() -> None:
             continue
         card = examine(about, args.folder, module, Settings(seed=args.seed))
         card.write(path)
-        print(about["id"], "right" if card.metrics["right"] else "WRONG", card.metrics["target"], f"p {card.metrics['p_value']:.2g}", flush=True)
+        print(
+            about["id"],
+            "right" if card.metrics["right"] else "WRONG",
+            card.metrics["target"],
+            f"p {card.metrics['p_value']:.2g}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

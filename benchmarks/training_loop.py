@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from mithridate.nn.compat import import_torchvision
 from PIL import Image
 from timing import in_turn, ratios
 from torch import nn
@@ -21,18 +22,19 @@ from mithridate import datasets
 from mithridate.card import Card
 from mithridate.data import Samples
 from mithridate.defenses.trainers.plain import Plain
-from mithridate.nn.modes import has_fast_bf16
-from mithridate.nn.compat import import_torchvision
 from mithridate.nn.models import initialize
+from mithridate.nn.modes import has_fast_bf16
 
 BATCH = 128
 
 
 def fresh() -> nn.Module:
+    """The model that all three train."""
     return initialize("wrn_16_1", 0, classes=10)
 
 
 def sgd(model: nn.Module) -> torch.optim.SGD:
+    """The optimizer that all three use."""
     return torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
 
 
@@ -88,6 +90,7 @@ def usual(data: PerImage) -> None:
 
 
 def main() -> None:
+    """Run as a script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=12_800)
     parser.add_argument("--rounds", type=int, default=5)

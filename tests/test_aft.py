@@ -86,7 +86,9 @@ def test_with_the_inspectors_verdict_the_shortcut_goes_and_the_classes_stay() ->
     assert float((predict(repaired, samples).argmax(1) == samples.labels).float().mean()) >= 0.98
 
 
-@pytest.mark.parametrize(("field", "value"), [("adversarial", 21), ("universal", 1.5), ("search", 0), ("eps", -1.0), ("epochs", 0), ("pad", -1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("adversarial", 21), ("universal", 1.5), ("search", 0), ("eps", -1.0), ("epochs", 0), ("pad", -1)]
+)
 def test_bad_fields_are_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{'steps' if field == 'search' else field} must .*{value}"):
         AFT(**{field: value})  # type: ignore[arg-type]

@@ -96,7 +96,7 @@ def test_no_trigger_within_the_budget_is_no_verdict() -> None:
 
 def test_settled_classes_stop_the_search() -> None:
     steps: list[int] = []
-    NeuralCleanse(patience=5).inspect(Blocks(4), blocks(), progress=lambda task, done, total, note="": steps.append(done))
+    NeuralCleanse(patience=5, restarts=1).inspect(Blocks(4), blocks(), progress=lambda task, done, total, note="": steps.append(done))
     assert 5 < len(steps) < 300
     assert steps == list(range(1, len(steps) + 1))
 

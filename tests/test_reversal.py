@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.test_aft import CLASSES, Corners, quarters
 
 from mithridate.analysis.reversal import Search, reverse, transfer_rates
-from tests.test_aft import CLASSES, Corners, quarters
 
 
 def generator(seed: int = 0) -> torch.Generator:

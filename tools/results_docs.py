@@ -51,7 +51,7 @@ def _audit(card: dict[str, Any]) -> list[str]:
     known = "not infected" if found["true_target"] is None else f"class {found['true_target']}"
     said = f"class {found['target']}" if found["infected"] else "not infected"
     minutes = f"{sum(card['seconds'].values()) / 60:.1f}"
-    accuracy = [truth.get("clean_accuracy_before", repair["clean_accuracy_before"]), truth.get("clean_accuracy_after", repair["clean_accuracy_after"])]
+    accuracy = [truth.get(key, repair[key]) for key in ("clean_accuracy_before", "clean_accuracy_after")]
     auroc = f"{truth['auroc']:.3f}" if truth else "-"
     asr = [_share(truth.get("asr_before")), _share(truth.get("asr_after"))]
     start = [card["config"]["model"], known, said, "yes" if found["right"] else "**no**", f"{found['p_value']:.2g}"]
@@ -63,7 +63,8 @@ def demo(folder: Path) -> Iterator[str]:
     yield "## The demo over seeds\n"
     for card in _cards(folder / "demo"):
         found = card["metrics"]
-        yield f"Right verdict and class on infected models: {_share(found['infected_right'])}; on their clean twins: {_share(found['clean_right'])}.\n"
+        yield f"Right verdict and class on infected models: {_share(found['infected_right'])};"
+        yield f"on their clean twins: {_share(found['clean_right'])}.\n"
         heads = ["seed", "infected", "verdict", "right", "p", "accuracy", "repaired", "ASR", "repaired", "TPR", "FPR"]
         yield from _table(heads, [_demo_row(row) for row in found["rows"]])
 
@@ -90,7 +91,8 @@ def speed(folder: Path) -> Iterator[str]:
 def robustness(folder: Path) -> Iterator[str]:
     """What survives being killed."""
     yield "## Killed and run again\n"
-    rows = [[card["config"].get("command", card["kind"]), name, str(value)] for card in _cards(folder / "robustness") for name, value in _flat(card["metrics"])]
+    cards = _cards(folder / "robustness")
+    rows = [[card["config"].get("command", card["kind"]), name, str(value)] for card in cards for name, value in _flat(card["metrics"])]
     yield from _table(["what", "measure", "value"], rows)
 
 

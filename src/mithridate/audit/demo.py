@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mithridate import infect
-from mithridate.audit.run import Subject
+from mithridate.audit.ends import Subject
 from mithridate.data import Samples
 from mithridate.datasets import load
 from mithridate.defenses.trainers.plain import Plain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 
 from mithridate import __version__, judge, methods, metrics
 from mithridate.audit import budget, steps
+from mithridate.audit.ends import Outcome, Subject
 from mithridate.audit.settings import Clock, Settings
 from mithridate.audit.words import sentence
 from mithridate.card import hardware, versions
@@ -21,49 +21,12 @@ from mithridate.guard import Guard
 from mithridate.metrics import Rate
 from mithridate.nn.modes import predict
 from mithridate.report.pictures import Pictures, Sheet
-from mithridate.report.schema import AuditReport, Evidence, Judged, Loading, Repaired, Robustness
+from mithridate.report.schema import AuditReport, Evidence, Judged, Repaired, Robustness
 from mithridate.roles import Inspector, Progress, Repair, Verdict, silent
 from mithridate.spec import to_dict, to_spec
 from mithridate.threats.poison import stamp
 
 TRIAL = 32  # images on which a time budget measures what a step costs
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Subject:
-    """What is audited: all that a stranger gives and a user has.
-
-    Attributes:
-        model: takes float images (n, c, h, w) in [0, 1], gives logits (n, classes).
-        clean: images that the user vouches for, with their true labels; a few hundred do.
-        suspect: inputs to judge, or None; their labels are not used.
-        training: the images the model was trained on, or None.
-        loading: how the model came in, or None for a module that was in memory.
-    """
-
-    model: nn.Module
-    clean: Samples
-    suspect: Samples | None = None
-    training: Samples | None = None
-    loading: Loading | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What an audit leaves."""
-
-    report: AuditReport
-    pictures: Pictures
-    repaired: nn.Module
-    guard: Guard | None
-
-    def __repr__(self) -> str:
-        return f"Outcome({self.report.verdict})"
-
-    def _repr_html_(self) -> str:
-        from mithridate.report.html import summary_html  # jinja is only needed to draw
-
-        return summary_html(self.report)
 
 
 def audit(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mithridate.audit.run import Outcome
+from mithridate.audit.ends import Outcome
 from mithridate.files import write_atomic
 from mithridate.nn.resolve import save_model
 from mithridate.nn.vault import save_weights

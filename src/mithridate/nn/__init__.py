@@ -1,0 +1,1 @@
+"""Everything about models: architectures, weights from strangers, activations, gradients on images."""

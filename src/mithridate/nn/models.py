@@ -26,6 +26,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (n, c, h, w) in [0, 1] -> the same, normalized."""
         return (images - self.mean) / self.std
 
 
@@ -41,6 +42,7 @@ class WideBlock(nn.Module):
         self.projects = not same
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (n, width_in, h, w) -> (n, width, h / stride, w / stride)."""
         active = F.relu(self.norm1(x))
         hidden = self.conv2(F.relu(self.norm2(self.conv1(active))))
         return torch.add(hidden, self.shortcut(active if self.projects else x))
@@ -54,6 +56,7 @@ class Residual(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (n, d, h, w) -> the same shape."""
         return torch.add(x, self.body(x))
 
 

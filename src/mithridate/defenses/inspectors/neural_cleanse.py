@@ -35,16 +35,13 @@ FLOOR = 0.2  # least spread of log areas believed: clean networks' classes diffe
     paper="Wang et al., IEEE S&P 2019",
 )
 @dataclass(frozen=True, kw_only=True)
-class NeuralCleanse:
+class NeuralCleanse(Search):
     """Reversed triggers of all classes at once, and whether one of them is too small to be natural.
 
+    The fields of the search come first (`mithridate.analysis.reversal.Search`); one start in several misses a sharp trigger.
+
     Attributes:
-        steps: most gradient steps.
-        batch_size: most images per step, shared by all classes; fewer where there are more than 20 classes.
-        learning_rate: of Adam, on the logits of mask and pattern.
-        success: share of images the trigger has to turn while it shrinks, in (0, 1).
-        patience: steps without a mask at least 1 % smaller after which a class is settled.
-        restarts: random starts; each class keeps its smallest trigger, for one start in several misses a sharp one.
+        restarts: random starts; each class keeps its smallest trigger.
         transfer: least success on images that the search has not seen, in [0, 1], for a verdict of infected.
         limit: images used at most, drawn at random; one in five is held out.
         alpha: largest p-value called infected, in (0, 1).
@@ -53,34 +50,19 @@ class NeuralCleanse:
         ValueError: a field out of its range.
     """
 
-    steps: int = 400
-    batch_size: int = 16
-    learning_rate: float = 0.4
-    success: float = 0.99
-    patience: int = 100
     restarts: int = 2
     transfer: float = 0.7
     limit: int = 1000
     alpha: float = 0.05
 
     def __post_init__(self) -> None:
-        self._search()
+        super().__post_init__()
         if self.limit < 10:
             raise ValueError(f"limit must be at least 10, got {self.limit}")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie in (0, 1), got {self.alpha}")
         if not 0 <= self.transfer <= 1:
             raise ValueError(f"transfer must lie in [0, 1], got {self.transfer}")
-
-    def _search(self) -> Search:
-        return Search(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            success=self.success,
-            patience=self.patience,
-            restarts=self.restarts,
-        )
 
     def inspect(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> Verdict:
         """The verdict; `evidence` holds mask (k, 1, h, w), pattern (k, c, h, w), norms (k,) in pixels and held-out success (k,).
@@ -93,7 +75,7 @@ class NeuralCleanse:
         generator = torch.Generator().manual_seed(seed)
         chosen = clean[torch.randperm(len(clean), generator=generator)[: self.limit]]
         held, seen = chosen[: len(chosen) // 5], chosen[len(chosen) // 5 :]
-        mask, pattern = reverse(model, seen, self._search(), generator, progress)
+        mask, pattern = reverse(model, seen, self, generator, progress)
         return self._judge(mask, pattern, transfer_rates(model, held, mask, pattern))
 
     def _judge(self, mask: Tensor, pattern: Tensor, success: Tensor) -> Verdict:

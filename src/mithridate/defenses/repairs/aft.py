@@ -98,7 +98,9 @@ class AFT:
                 images = ascend(student, images, labels, self._budget(images.device)).images
             return images if marks is None else marks.stamp(student, images, round(self.universal * len(images)), epoch)
 
-        return loops.train(model, samples, self._recipe(), seed=seed, hooks=loops.Hooks(transform=transform, progress=progress, task="repairing"))
+        return loops.train(
+            model, samples, self._recipe(), seed=seed, hooks=loops.Hooks(transform=transform, progress=progress, task="repairing")
+        )
 
     def _recipe(self) -> loops.Recipe:
         return loops.Recipe(
