@@ -263,3 +263,17 @@ def test_a_flag_goes_to_each_method_that_has_the_field() -> None:
     assert several("inspector", texts, ["--inspector.steps=9"]) == ("neural_cleanse:steps=9", "adversarial_labels:steps=9")
     with pytest.raises(BadSpec, match="no field 'patienc'"):
         several("inspector", texts, ["--inspector.patienc=50"])
+
+
+def test_the_truth_reaches_the_judge_and_only_images_the_auditor_lacks(run: Run, tmp_path: Path) -> None:
+    victim, out = tmp_path / "victim", tmp_path / "audit"
+    assert run("infect", "--epochs", "1", "--out", str(victim), "--quiet")[0] == 0
+    told = ("--truth", str(victim / "truth.json"), "--judge-on", "digits:test")
+    code, _, error = run("audit", str(victim / "model.safetensors"), "--clean", "digits:test:300", *told, *SMALL, "--quiet", "--out", str(out))
+    assert code in (0, 1), error
+    assert json.loads((out / "report.json").read_text())["truth"]["target"] == 0
+    code, _, error = run("audit", str(victim / "model.safetensors"), "--clean", "digits:test", *told, *SMALL, "--quiet", "--out", str(out))
+    assert code == 2 and "--judge-on must hold images that are not among --clean" in error
+    wrong = ("--truth", str(victim / "card.json"), "--judge-on", "digits:test")
+    code, _, error = run("audit", str(victim / "model.safetensors"), "--clean", "digits:test:300", *wrong, *SMALL, "--quiet", "--out", str(out))
+    assert code == 2 and "not a truth.json" in error

@@ -35,6 +35,8 @@ def audit(
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     data: Annotated[Optional[Path], typer.Option(help="Data root; else MITHRIDATE_DATA, else the user cache.")] = None,  # noqa: UP045
     twin: Annotated[bool, typer.Option("--clean-twin", help="With --demo: audit the clean twin of the victim.")] = False,
+    truth: Annotated[Optional[Path], typer.Option(help="truth.json of a victim, for the judge's section only.")] = None,  # noqa: UP045
+    judge_on: Annotated[Text, typer.Option(help="With --truth: images to judge on; those of --clean are left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json on stdout as well.")] = False,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> int:
@@ -48,6 +50,8 @@ def audit(
         raise ValueError("--clean must name images you vouch for, got none")
     if twin and not demo:
         raise ValueError("--clean-twin needs --demo")
+    if (truth is None) != (judge_on is None):
+        raise ValueError("--truth and --judge-on must be given together")
     from mithridate.cli.bars import bars, say
     from mithridate.files import claim
 
@@ -64,8 +68,9 @@ def audit(
             from mithridate.cli.subject import read
 
             subject, card = read(str(model), str(clean), suspect, train, arch=arch, size=size, root=data, seed=seed)
+            told = None if truth is None else (truth, str(judge_on), subject.clean, data, seed)
             claim(out)
-            outcome = _audit(subject, chosen, progress)
+            outcome = _audit(subject, chosen, told, progress)
     from mithridate.audit import write
 
     write(outcome, out, card)
@@ -107,10 +112,12 @@ def _demo(infected: bool, settings: Settings, progress: Progress) -> tuple[Outco
     return run(made.subject, settings, key=made.key, fresh=made.fresh, progress=progress), card
 
 
-def _audit(subject: Subject, settings: Settings, progress: Progress) -> Outcome:
+def _audit(subject: Subject, settings: Settings, told: Any, progress: Progress) -> Outcome:
     from mithridate.audit import audit as run
+    from mithridate.cli import key
 
-    return run(subject, settings, progress=progress)
+    answer, fresh = (None, None) if told is None else key.read(*told)
+    return run(subject, settings, key=answer, fresh=fresh, progress=progress)
 
 
 def _lines(outcome: Outcome) -> list[str]:

@@ -1,0 +1,39 @@
+"""The answer key from the command line, for victims whose truth is known: read apart, and given to the judge alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from mithridate import datasets, methods
+from mithridate.data import Samples
+from mithridate.errors import BadFile
+from mithridate.judge import Key
+
+
+def read(truth: Path, source: str, clean: Samples, root: Path | None, seed: int) -> tuple[Key, Samples]:
+    """The key that `mithridate infect` wrote, and images for the judge: those of `source` that the auditor does not have.
+
+    Raises:
+        BadFile: not a `truth.json` of an all-to-one attack.
+        ValueError: every image of `source` is among the auditor's.
+    """
+    try:
+        told = json.loads(truth.read_text("utf-8"))
+        key = Key(methods.parse(told["trigger"], "trigger"), int(told["target"]), told["trigger"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"{truth}: not a truth.json of mithridate infect ({' '.join(str(error).split())[:120]})") from error
+    form = {"channels": clean.images.shape[1], "size": tuple(clean.images.shape[2:]), "classes": clean.classes}
+    others = datasets.images(source, root=root, seed=seed, **form)
+    known = {_print(image) for image in clean.images}
+    fresh = others[torch.tensor([_print(image) not in known for image in others.images])]
+    if not len(fresh):
+        raise ValueError(f"--judge-on must hold images that are not among --clean, got {source!r}")
+    return key, fresh
+
+
+def _print(image: torch.Tensor) -> bytes:
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).digest()
