@@ -12,6 +12,7 @@ from mithridate import loops
 from mithridate.data import Samples
 from mithridate.defenses.inspectors.neural_cleanse import NeuralCleanse
 from mithridate.defenses.repairs.aft import AFT
+from mithridate.errors import NotFinite
 from mithridate.nn.modes import predict
 from mithridate.roles import Verdict
 
@@ -92,3 +93,13 @@ def test_with_the_inspectors_verdict_the_shortcut_goes_and_the_classes_stay() ->
 def test_bad_fields_are_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{'steps' if field == 'search' else field} must .*{value}"):
         AFT(**{field: value})  # type: ignore[arg-type]
+
+
+def test_a_run_that_diverges_starts_again_more_slowly() -> None:
+    told: list[str] = []
+    method = AFT(epochs=3, lr=1e20, pad=0, adversarial=0)
+    with pytest.raises(NotFinite, match="finite"):
+        method.repair(Corners(), quarters(), progress=lambda task, done, total, note="": told.append(note))
+    assert [note.split(":")[0] for note in told if note.startswith("learning rate")] == ["learning rate 1e+20", "learning rate 1e+19"]
+    calm = AFT(epochs=1, pad=0, adversarial=0, lr=0.1).repair(Corners(), quarters())
+    assert all(bool(torch.isfinite(value).all()) for value in calm.state_dict().values())

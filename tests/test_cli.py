@@ -268,12 +268,13 @@ def test_a_flag_goes_to_each_method_that_has_the_field() -> None:
 def test_the_truth_reaches_the_judge_and_only_images_the_auditor_lacks(run: Run, tmp_path: Path) -> None:
     victim, out = tmp_path / "victim", tmp_path / "audit"
     assert run("infect", "--epochs", "1", "--out", str(victim), "--quiet")[0] == 0
+    weights, rest = str(victim / "model.safetensors"), (*SMALL, "--quiet", "--out", str(out))
     told = ("--truth", str(victim / "truth.json"), "--judge-on", "digits:test")
-    code, _, error = run("audit", str(victim / "model.safetensors"), "--clean", "digits:test:300", *told, *SMALL, "--quiet", "--out", str(out))
+    code, _, error = run("audit", weights, "--clean", "digits:test:300", *told, *rest)
     assert code in (0, 1), error
     assert json.loads((out / "report.json").read_text())["truth"]["target"] == 0
-    code, _, error = run("audit", str(victim / "model.safetensors"), "--clean", "digits:test", *told, *SMALL, "--quiet", "--out", str(out))
+    code, _, error = run("audit", weights, "--clean", "digits:test", *told, *rest)
     assert code == 2 and "--judge-on must hold images that are not among --clean" in error
     wrong = ("--truth", str(victim / "card.json"), "--judge-on", "digits:test")
-    code, _, error = run("audit", str(victim / "model.safetensors"), "--clean", "digits:test:300", *wrong, *SMALL, "--quiet", "--out", str(out))
+    code, _, error = run("audit", weights, "--clean", "digits:test:300", *wrong, *rest)
     assert code == 2 and "not a truth.json" in error

@@ -19,6 +19,10 @@ class BadSpec(MithridateError, ValueError):
     """A method or model specification that names nothing we know or sets a field that does not exist."""
 
 
+class NotFinite(MithridateError, ValueError):
+    """A loss or logits that are NaN or infinite: a training that diverged, or a broken model."""
+
+
 class MissingData(MithridateError):
     """A data set that is not on this machine and could not be fetched; the text says what to put where."""
 

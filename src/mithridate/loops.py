@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mithridate.data import Samples, to_float
+from mithridate.errors import NotFinite
 from mithridate.nn.augment import crop_and_flip
 from mithridate.nn.modes import clone, device_of, has_fast_bf16
 from mithridate.nn.vault import save_weights
@@ -121,7 +122,8 @@ def train(model: nn.Module, samples: Samples, recipe: Recipe, *, seed: int = 0, 
         hooks: what a method changes.
 
     Raises:
-        ValueError: no samples, or the loss is no longer finite.
+        ValueError: no samples.
+        NotFinite: the loss diverges.
     """
     if not len(samples):
         raise ValueError("samples must not be empty")
@@ -181,7 +183,7 @@ class _Run:
 
     def _report(self, epoch: int, step: int, loss: float) -> None:
         if not math.isfinite(loss):
-            raise ValueError(f"loss must stay finite, got {loss} in epoch {epoch + 1}; a lower lr may help")
+            raise NotFinite(f"loss must stay finite, got {loss} in epoch {epoch + 1}; a lower lr may help")
         done = epoch * self.steps + step + 1
         self.hooks.progress(self.hooks.task, done, self.recipe.epochs * self.steps, f"epoch {epoch + 1}, loss {loss:.3f}")
 

@@ -17,6 +17,7 @@ from mithridate.audit.settings import Clock, Settings
 from mithridate.audit.words import sentence
 from mithridate.card import hardware, versions
 from mithridate.data import Samples
+from mithridate.errors import NotFinite
 from mithridate.guard import Guard
 from mithridate.metrics import Rate
 from mithridate.nn.modes import predict
@@ -169,7 +170,11 @@ class _Audit:
 
     def _repair(self) -> None:
         self.repaired = self.model
-        answer = budget.within(self.clock, 0.5 * self.clock.left, self.repair, self._mend, self.progress)
+        try:
+            answer = budget.within(self.clock, 0.5 * self.clock.left, self.repair, self._mend, self.progress)
+        except NotFinite as error:  # one question that cannot be answered must not cost the user all the others
+            self.clock.skipped.append(f"repair: {error}")
+            return
         if answer is None:
             return
         self.repair, self.repaired = answer

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mithridate.data import Samples, to_float
+from mithridate.errors import NotFinite
 
 
 @contextmanager
@@ -67,14 +68,15 @@ def check_logits(logits: object, count: int) -> Tensor:
     """The logits (n, classes), or a clear complaint about what the model gave instead.
 
     Raises:
-        ValueError: not a tensor, a wrong shape, or values that are not finite.
+        ValueError: not a tensor, or a wrong shape.
+        NotFinite: values that are not finite.
     """
     if not isinstance(logits, Tensor):
         raise ValueError(f"model must return a tensor of logits (n, classes), got {type(logits).__name__}")
     if logits.ndim != 2 or len(logits) != count:
         raise ValueError(f"model must return logits of shape ({count}, classes), got {tuple(logits.shape)}")
     if not bool(torch.isfinite(logits.detach()).all()):
-        raise ValueError("model must return finite logits, got NaN or infinity")
+        raise NotFinite("model must return finite logits, got NaN or infinity")
     return logits
 
 

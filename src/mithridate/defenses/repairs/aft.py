@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mithridate import loops
 from mithridate.analysis.reversal import Search, reverse
 from mithridate.data import Samples
+from mithridate.errors import NotFinite
 from mithridate.nn.ascent import Budget, ascend
 from mithridate.nn.modes import has_fast_bf16
 from mithridate.roles import Progress, Verdict, register, silent
@@ -49,7 +50,7 @@ class AFT:
         universal: share of each batch stamped with reversed triggers; 0 for the paper's method.
         search: gradient steps of each reversal.
         batch_size: images a step.
-        lr: peak learning rate of a cosine schedule.
+        lr: peak learning rate of a cosine schedule; a run that diverges starts again at a tenth of it, twice at most.
         weight_decay: L2 penalty.
         pad: largest random shift in pixels.
         flip: random mirroring.
@@ -73,7 +74,7 @@ class AFT:
 
     def __post_init__(self) -> None:
         Search(steps=self.search)
-        self._recipe()
+        self._recipe(self.lr)
         self._budget(torch.device("cpu"))
         if self.adversarial is not None and not 0 <= self.adversarial <= self.epochs:
             raise ValueError(f"adversarial must lie in [0, {self.epochs}], got {self.adversarial}")
@@ -86,8 +87,19 @@ class AFT:
         """A repaired copy of `model`, from clean `samples`.
 
         Raises:
-            ValueError: no samples, or the loss diverges.
+            ValueError: no samples.
+            NotFinite: even a hundredth of the learning rate diverges.
         """
+        for lr in (self.lr, self.lr / 10):
+            try:
+                return self._fine_tune(model, samples, verdict, lr, seed, progress)
+            except NotFinite as error:
+                progress("repairing more slowly", 0, 1, f"learning rate {lr:g}: {error}")
+        return self._fine_tune(model, samples, verdict, self.lr / 100, seed, progress)
+
+    def _fine_tune(
+        self, model: nn.Module, samples: Samples, verdict: Verdict | None, lr: float, seed: int, progress: Progress
+    ) -> nn.Module:
         marks = None
         if self.universal and verdict is not None and verdict.target is not None and "mask" in verdict.evidence:
             marks = _Marks(samples, verdict, verdict.target, Search(steps=self.search), seed)
@@ -98,13 +110,12 @@ class AFT:
                 images = ascend(student, images, labels, self._budget(images.device)).images
             return images if marks is None else marks.stamp(student, images, round(self.universal * len(images)), epoch)
 
-        return loops.train(
-            model, samples, self._recipe(), seed=seed, hooks=loops.Hooks(transform=transform, progress=progress, task="repairing")
-        )
+        hooks = loops.Hooks(transform=transform, progress=progress, task="repairing")
+        return loops.train(model, samples, self._recipe(lr), seed=seed, hooks=hooks)
 
-    def _recipe(self) -> loops.Recipe:
+    def _recipe(self, lr: float) -> loops.Recipe:
         return loops.Recipe(
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, weight_decay=self.weight_decay, pad=self.pad, flip=self.flip
+            epochs=self.epochs, batch_size=self.batch_size, lr=lr, weight_decay=self.weight_decay, pad=self.pad, flip=self.flip
         )
 
     def _budget(self, device: torch.device) -> Budget:
