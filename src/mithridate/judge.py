@@ -48,4 +48,3 @@ def robust_accuracy(model: nn.Module, samples: Samples, evasion: Evasion, *, see
         perturbed = evasion.perturb(model, images.to(device), labels.to(device), seed=seed)
         hits += int((predict(model, perturbed).argmax(1) == labels.cpu()).sum())
     return Rate(hits, len(samples))
-
