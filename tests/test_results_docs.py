@@ -19,7 +19,9 @@ def test_a_card_becomes_a_row_and_a_wrong_verdict_stands_out(tmp_path: Path) -> 
     metrics = {"true_target": 3, "infected": False, "target": None, "right": False, "p_value": 0.25, "truth": None, "repair": repair}
     (tmp_path / "audits").mkdir()
     (tmp_path / "audits" / "one.json").write_text(json.dumps({"config": {"model": "missed"}, "metrics": metrics, "seconds": {"all": 90}}))
-    assert "| missed | class 3 | not infected | **no** | 0.25 | 90.0% | 80.0% | - | - | - | - | - | 1.5 |" in results_docs.page(tmp_path)
+    assert "| missed | class 3 | not infected | **no** | 0.25 | 90.0% | 80.0% | - | - | - | - | - | - | 1.5 |" in results_docs.page(
+        tmp_path
+    )
 
 
 def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,24 @@ def victims(folder: Path) -> Iterator[str]:
 def audits(folder: Path) -> Iterator[str]:
     """Audits of victims and of third-party models, judged."""
     yield "## Audits\n"
-    yield "1,000 clean images for the auditor, others for the judge, nothing tuned per model. TPR and FPR of the guard at an asked 1 %.\n"
-    heads = ["model", "truth", "verdict", "right", "p", "accuracy", "repaired", "ASR", "repaired", "KDE AUROC", "TPR", "FPR", "minutes"]
+    yield "1,000 clean images for the auditor, others for the judge, nothing tuned per model. TPR and FPR of the guard at an asked 1 %;"
+    yield "screened: training images called poisoned, where the audit was given them.\n"
+    heads = [
+        "model",
+        "truth",
+        "verdict",
+        "right",
+        "p",
+        "accuracy",
+        "repaired",
+        "ASR",
+        "repaired",
+        "KDE AUROC",
+        "TPR",
+        "FPR",
+        "screened",
+        "minutes",
+    ]
     rows = [_audit(card) for name in ("third_party", "audits") for card in _cards(folder / name)]
     yield from _table(heads, rows)
 
@@ -55,7 +71,8 @@ def _audit(card: dict[str, Any]) -> list[str]:
     auroc = f"{truth['auroc']:.3f}" if truth else "-"
     asr = [_share(truth.get("asr_before")), _share(truth.get("asr_after"))]
     start = [card["config"]["model"], known, said, "yes" if found["right"] else "**no**", f"{found['p_value']:.2g}"]
-    return [*start, *map(_share, accuracy), *asr, auroc, _share(truth.get("tpr")), _share(truth.get("fpr")), minutes]
+    screened = f"{found['training']['count']:,}" if found.get("training") else "-"
+    return [*start, *map(_share, accuracy), *asr, auroc, _share(truth.get("tpr")), _share(truth.get("fpr")), screened, minutes]
 
 
 def demo(folder: Path) -> Iterator[str]:

@@ -26,8 +26,8 @@ def read(truth: Path, source: str, clean: Samples, root: Path | None, seed: int)
         key = Key(methods.parse(told["trigger"], "trigger"), int(told["target"]), told["trigger"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadFile(f"{truth}: not a truth.json of mithridate infect ({' '.join(str(error).split())[:120]})") from error
-    form = {"channels": clean.images.shape[1], "size": tuple(clean.images.shape[2:]), "classes": clean.classes}
-    others = datasets.images(source, root=root, seed=seed, **form)
+    channels, height, width = clean.images.shape[1:]
+    others = datasets.images(source, channels=channels, size=(height, width), classes=clean.classes, root=root, seed=seed)
     known = {_print(image) for image in clean.images}
     fresh = others[torch.tensor([_print(image) not in known for image in others.images])]
     if not len(fresh):

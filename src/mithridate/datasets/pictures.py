@@ -18,7 +18,7 @@ def read_picture(path: str | Path, channels: int, size: tuple[int, int]) -> Tens
     """
     try:
         with Image.open(path) as picture:
-            resized = picture.convert("L" if channels == 1 else "RGB").resize(size[::-1], Image.Resampling.BILINEAR)
+            resized = picture.convert("L" if channels == 1 else "RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
     except (OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"pattern must be a readable picture, got {str(path)!r}: {error}") from error
     array = np.array(resized, dtype=np.float32).reshape(*size, channels)
