@@ -210,3 +210,11 @@ def test_text_files_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "p.png").write_text("not a picture")
     with pytest.raises(ValueError, match="pattern must be a readable picture"):
         Blend(pattern=str(tmp_path / "p.png")).stamp(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("pattern", ["grid", "white"])
+def test_uint8_images_are_stamped_to_the_same_pixels_as_floats(pattern: str) -> None:
+    images = torch.randint(0, 256, (20, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    trigger = BadNets(pattern=pattern, corner="all", margin=1)
+    assert trigger.stamp(images).dtype == torch.uint8
+    assert torch.equal(trigger.stamp(images), to_uint8(trigger.stamp(to_float(images))))

@@ -64,7 +64,10 @@ class Verdict:
 
 @runtime_checkable
 class Trigger(Protocol):
-    """Stamps a backdoor's trigger onto images."""
+    """Stamps a backdoor's trigger onto images.
+
+    One that only replaces or moves pixels may take uint8 images as they are; its class attribute `takes_uint8` says so.
+    """
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> stamped images of the same shape and range."""

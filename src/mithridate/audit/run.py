@@ -93,6 +93,10 @@ class _Audit:
             raise ValueError(f"clean images have {len(self.subject.clean.classes)} classes, the model gives {predicted.shape[1]} logits")
         self.classes = [*self.subject.clean.classes, *(str(i) for i in range(len(self.subject.clean.classes), predicted.shape[1]))]
         self.accuracy: Rate = metrics.accuracy(predicted.argmax(1), self.subject.clean.labels.cpu())
+        if self.accuracy.interval[0] <= 1 / len(self.classes):
+            self.clock.skipped.append(
+                "clean accuracy is no better than chance, so no verdict means much: check labels, image size and range"
+            )
 
     def _inspection(self) -> None:
         said: list[Evidence] = []

@@ -14,9 +14,9 @@ def sentence(verdict: Verdict, classes: list[str], flagged: Flagged | None) -> s
             if verdict.target is not None
             else "it reacts to a hidden trigger"
         )
-        said = f"This model is infected: {towards} (p = {verdict.p_value:.2g})."
+        said = f"This model is infected: {towards}."
     else:
-        said = f"No backdoor was found in this model (p = {verdict.p_value:.2g})."
+        said = "No backdoor was found in this model."
     if flagged is None:
         return said
     usual = "" if flagged.malicious_found else ", no more than among clean images"

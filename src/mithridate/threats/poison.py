@@ -50,5 +50,7 @@ def stamp(trigger: Trigger, samples: Samples) -> Samples:
 
 
 def _stamp(trigger: Trigger, images: torch.Tensor) -> torch.Tensor:
+    if images.dtype == torch.uint8 and getattr(trigger, "takes_uint8", False):
+        return trigger.stamp(images)
     stamped = trigger.stamp(to_float(images))
     return to_uint8(stamped) if images.dtype == torch.uint8 else stamped

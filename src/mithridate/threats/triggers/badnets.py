@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from mithridate.data import to_uint8
 from mithridate.roles import register
 
 CORNERS = ("bottom-right", "bottom-left", "top-right", "top-left")
@@ -29,6 +30,7 @@ class BadNets:
     corner upward (1,0,1), (0,1,0), (0,0,1); larger grids repeat its checkerboard.
     """
 
+    takes_uint8: ClassVar[bool] = True
     size: int = 3
     pattern: str = "grid"
     corner: Corner = "bottom-right"
@@ -43,7 +45,7 @@ class BadNets:
             raise ValueError(f"corner must be one of {', '.join(CORNERS)} or all, got {self.corner!r}")
 
     def stamp(self, images: Tensor) -> Tensor:
-        """Float images (n, c, h, w) in [0, 1] -> stamped copies.
+        """Images (n, c, h, w), float in [0, 1] or uint8 -> stamped copies of the same dtype.
 
         Raises:
             ValueError: the patch with its margin does not fit the images.
@@ -51,7 +53,8 @@ class BadNets:
         channels, height, width = images.shape[1:]
         if self.size + self.margin > min(height, width):
             raise ValueError(f"size + margin must be at most {min(height, width)}, got {self.size} + {self.margin}")
-        patch = self._patch(channels).to(images)
+        patch = self._patch(channels)
+        patch = to_uint8(patch).to(images.device) if images.dtype == torch.uint8 else patch.to(images)
         stamped = images.clone()
         for corner in CORNERS if self.corner == "all" else (self.corner,):
             vertical, horizontal = corner.split("-")
