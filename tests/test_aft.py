@@ -60,7 +60,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 
 def test_without_adversarial_and_universal_examples_it_is_plain_fine_tuning() -> None:
-    method = AFT(epochs=2, adversarial=0, universal=0.0, pad=0)
+    method = AFT(epochs=2, adversarial=0, universal=0.0, pad=0, tolerance=1)
     recipe = loops.Recipe(epochs=2, lr=method.lr, weight_decay=method.weight_decay, pad=0)
     assert same(method.repair(Corners(), quarters(), seed=3), loops.train(Corners(), quarters(), recipe, seed=3))
 
@@ -100,6 +100,19 @@ def test_a_run_that_diverges_starts_again_more_slowly() -> None:
     method = AFT(epochs=3, lr=1e20, pad=0, adversarial=0)
     with pytest.raises(NotFinite, match="finite"):
         method.repair(Corners(), quarters(), progress=lambda task, done, total, note="": told.append(note))
-    assert [note.split(":")[0] for note in told if note.startswith("learning rate")] == ["learning rate 1e+20", "learning rate 1e+19"]
+    assert [note for note in told if note.startswith("learning rate")] == [
+        f"learning rate {lr} was too high" for lr in ("1e+20", "1e+19", "1e+18")
+    ]
     calm = AFT(epochs=1, pad=0, adversarial=0, lr=0.1).repair(Corners(), quarters())
     assert all(bool(torch.isfinite(value).all()) for value in calm.state_dict().values())
+
+
+def test_without_a_verdict_it_does_no_harm_beyond_its_tolerance() -> None:
+    told: list[str] = []
+    harsh = AFT(epochs=4, adversarial=4, eps=0.9, lr=20.0, pad=0)
+    gentle = harsh.repair(Corners(), quarters(), progress=lambda task, done, total, note="": told.append(task))
+    assert "repairing more gently" in told
+    samples = quarters()
+    assert float((predict(gentle, samples).argmax(1) == samples.labels).float().mean()) >= 0.98
+    careless = dataclasses.replace(harsh, tolerance=1).repair(Corners(), samples)
+    assert float((predict(careless, samples).argmax(1) == samples.labels).float().mean()) < 0.9

@@ -21,15 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from mithridate import loops
-from mithridate.analysis.reversal import Search, reverse
+from mithridate.analysis.marks import Marks, usable
+from mithridate.analysis.reversal import Search
 from mithridate.data import Samples
 from mithridate.errors import NotFinite
 from mithridate.nn.ascent import Budget, ascend
-from mithridate.nn.modes import has_fast_bf16
+from mithridate.nn.modes import clone, has_fast_bf16, predict
 from mithridate.roles import Progress, Verdict, register, silent
 
 PAPER = 3  # adversarial epochs of the paper's method
-GROWN = 2.0  # the search ends when a trigger covers this many times the verdict's median class
 
 
 @register(
@@ -51,6 +51,8 @@ class AFT:
         search: gradient steps of each reversal.
         batch_size: images a step.
         lr: peak learning rate of a cosine schedule; a run that diverges starts again at a tenth of it, twice at most.
+        tolerance: so does one that costs a larger share of held-out clean accuracy, where no verdict asks for more,
+            and if all do, the model is given back as it was; 1 for never.
         weight_decay: L2 penalty.
         pad: largest random shift in pixels.
         flip: random mirroring.
@@ -68,6 +70,7 @@ class AFT:
     search: int = 100
     batch_size: int = 128
     lr: float = 0.01
+    tolerance: float = 0.02
     weight_decay: float = 5e-4
     pad: int = 2
     flip: bool = False
@@ -80,6 +83,8 @@ class AFT:
             raise ValueError(f"adversarial must lie in [0, {self.epochs}], got {self.adversarial}")
         if not 0 <= self.universal <= 1:
             raise ValueError(f"universal must lie in [0, 1], got {self.universal}")
+        if not 0 <= self.tolerance <= 1:
+            raise ValueError(f"tolerance must lie in [0, 1], got {self.tolerance}")
 
     def repair(
         self, model: nn.Module, samples: Samples, *, verdict: Verdict | None = None, seed: int = 0, progress: Progress = silent
@@ -90,19 +95,26 @@ class AFT:
             ValueError: no samples.
             NotFinite: even a hundredth of the learning rate diverges.
         """
-        for lr in (self.lr, self.lr / 10):
+        known, held = samples, None
+        if self.tolerance < 1 and not usable(verdict) and len(samples) >= 10:
+            held, known = samples.split(len(samples) // 5, seed=seed)
+        diverged: NotFinite | None = None
+        for lr in (self.lr, self.lr / 10, self.lr / 100):
             try:
-                return self._fine_tune(model, samples, verdict, lr, seed, progress)
+                repaired, diverged = self._fine_tune(model, known, verdict, lr, seed, progress), None
+                if held is None or _accuracy(model, held) - _accuracy(repaired, held) <= self.tolerance:
+                    return repaired
             except NotFinite as error:
-                progress("repairing more slowly", 0, 1, f"learning rate {lr:g}: {error}")
-        return self._fine_tune(model, samples, verdict, self.lr / 100, seed, progress)
+                diverged = error
+            progress("repairing more gently", 0, 1, f"learning rate {lr:g} was too high")
+        if diverged is not None:
+            raise diverged
+        return clone(model).eval()
 
     def _fine_tune(
         self, model: nn.Module, samples: Samples, verdict: Verdict | None, lr: float, seed: int, progress: Progress
     ) -> nn.Module:
-        marks = None
-        if self.universal and verdict is not None and verdict.target is not None and "mask" in verdict.evidence:
-            marks = _Marks(samples, verdict, verdict.target, Search(steps=self.search), seed)
+        marks = Marks(samples, verdict, Search(steps=self.search), seed) if verdict and self.universal and usable(verdict) else None
         adversarial = (PAPER if marks is None else 0) if self.adversarial is None else self.adversarial
 
         def transform(student: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
@@ -122,28 +134,5 @@ class AFT:
         return Budget(eps=self.eps, step=self.eps / 5, steps=self.steps, fast=has_fast_bf16(device))
 
 
-class _Marks:
-    """The triggers reversed so far, one more at each epoch until the target is as hard to reach as other classes."""
-
-    def __init__(self, samples: Samples, verdict: Verdict, target: int, search: Search, seed: int) -> None:
-        self.samples, self.target, self.search = samples, target, search
-        self.limit = GROWN * float(verdict.evidence["mask"].flatten(1).mean(1).median())
-        self.generator = torch.Generator().manual_seed(seed)
-        self.masks = verdict.evidence["mask"][None, self.target]
-        self.patterns = verdict.evidence["pattern"][None, self.target]
-        self.epoch, self.searching = -1, True
-
-    def stamp(self, model: nn.Module, images: Tensor, count: int, epoch: int) -> Tensor:
-        """The images, the first `count` of them (the batch is in random order) each with a random one of the triggers."""
-        if epoch > self.epoch and self.searching:
-            self._search(model)
-        self.epoch = epoch
-        drawn = torch.randint(len(self.masks), (count,), generator=self.generator)
-        masks, patterns = self.masks[drawn].to(images), self.patterns[drawn].to(images)
-        return torch.cat([torch.lerp(images[:count], patterns, masks.expand_as(patterns)), images[count:]])
-
-    def _search(self, model: nn.Module) -> None:
-        mask, pattern = reverse(model, self.samples, self.search, self.generator, targets=[self.target])
-        self.searching = float(mask.mean()) <= self.limit
-        if self.searching:
-            self.masks, self.patterns = torch.cat([self.masks, mask]), torch.cat([self.patterns, pattern])
+def _accuracy(model: nn.Module, samples: Samples) -> float:
+    return float((predict(model, samples).argmax(1) == samples.labels.cpu()).float().mean())
