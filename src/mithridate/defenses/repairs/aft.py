@@ -76,7 +76,8 @@ class AFT:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        Search(steps=self.search)
+        if self.search < 1:
+            raise ValueError(f"search must be at least 1, got {self.search}")
         self._recipe(self.lr)
         self._budget(torch.device("cpu"))
         if self.adversarial is not None and not 0 <= self.adversarial <= self.epochs:
