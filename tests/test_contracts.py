@@ -32,7 +32,7 @@ from mithridate.spec import find, from_dict, parse, to_dict, to_spec
 TARGET = 0
 OVERRIDES = {  # digits are smaller and cruder than what the defaults are made for: budgets are larger, and there is less to learn
     "adversarial_labels": "eps=0.1",
-    "aft": "eps=0.2,lr=0.01,epochs=20,adversarial=10,pad=0",
+    "aft": "eps=0.2,lr=0.01,epochs=20,adversarial=10,pad=0,tolerance=1",
     "pgd": "eps=0.1",
     "plain": "epochs=2",
 }

@@ -123,7 +123,7 @@ class AFT:
                 images = ascend(student, images, labels, self._budget(images.device)).images
             return images if marks is None else marks.stamp(student, images, round(self.universal * len(images)), epoch)
 
-        hooks = loops.Hooks(transform=transform, progress=progress, task="repairing")
+        hooks = loops.Hooks(transform=transform, progress=progress, task=f"repairing at lr {lr:g}")
         return loops.train(model, samples, self._recipe(lr), seed=seed, hooks=hooks)
 
     def _recipe(self, lr: float) -> loops.Recipe:
