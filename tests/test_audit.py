@@ -187,7 +187,7 @@ def test_an_old_verdict_never_stands_beside_new_weights(judged: Outcome, tmp_pat
 
 def test_progress_is_told(told: list[tuple[str, int, int]], judged: Outcome) -> None:
     tasks = {task for task, _, _ in told}
-    assert {"robust accuracy", "kde", "repairing"} <= tasks and len(tasks) >= 5
+    assert {"robust accuracy", "kde"} <= tasks and any(task.startswith("repairing") for task in tasks) and len(tasks) >= 5
     assert all(0 < done <= total for _, done, total in told)
 
 
