@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from mithridate.nn.compat import import_torchvision
 from PIL import Image
 from timing import in_turn, ratios
 from torch import nn
@@ -24,6 +23,7 @@ from mithridate.data import Samples
 from mithridate.defenses.trainers.plain import Plain
 from mithridate.nn.models import initialize
 from mithridate.nn.modes import has_fast_bf16
+from mithridate.nn.timm_models import import_torchvision
 
 BATCH = 128
 
@@ -59,7 +59,9 @@ class PerImage(Dataset[tuple[torch.Tensor, int]]):
     """One image at a time through PIL and torchvision transforms, as in nearly every released repository."""
 
     def __init__(self, samples: Samples) -> None:
-        transforms = import_torchvision().transforms
+        import_torchvision()
+        from torchvision import transforms  # works on a CPU build of PyTorch only after the line above
+
         self.pictures = [Image.fromarray(image) for image in samples.images.permute(0, 2, 3, 1).numpy()]
         self.labels = samples.labels.tolist()
         self.transform = transforms.Compose(

@@ -23,7 +23,7 @@ def import_timm() -> ModuleType:
         MissingExtra: timm is not installed.
     """
     try:
-        _import_torchvision()
+        import_torchvision()
         import timm
     except ImportError as error:
         raise MissingExtra("timm", "vision") from error
@@ -72,7 +72,7 @@ def _create(timm: ModuleType, name: str, classes: int | None, channels: int, siz
         raise BadSpec(f"timm:{name} does not take {channels}x{size}x{size} images: {str(error).splitlines()[0][:120]}") from error
 
 
-def _import_torchvision() -> None:
+def import_torchvision() -> None:
     """Import torchvision, also where PyPI's CUDA-linked wheel meets a CPU build of PyTorch (pytorch/vision#9077).
 
     There its extension fails to load silently, and Python code that describes the extension's operations then fails loudly.
