@@ -234,7 +234,7 @@ def test_audit_of_a_victim(run: Run, victim: Path, place: Path, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == names
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert report["flagged"]["of"] == 30
-    assert report["skipped"] == []
+    assert [note for note in report["skipped"] if "no better than chance" not in note] == []  # the victim had one epoch
     code, _, err = run(
         "audit", str(tmp_path / "repaired.safetensors"), "--clean", "digits:test:40", *SMALL, "--out", str(tmp_path / "again")
     )
@@ -247,6 +247,7 @@ def test_audit_of_own_code_within_seconds(run: Run, place: Path, tmp_path: Path)
     assert out == ""
     skipped = json.loads((tmp_path / "report.json").read_text())["skipped"]
     assert "neural_cleanse: 100 steps instead of 400" in skipped
+    assert any("no better than chance" in note for note in skipped)
     assert not (tmp_path / "repaired.safetensors").exists()
 
 

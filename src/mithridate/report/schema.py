@@ -122,7 +122,7 @@ class AuditReport(Part):
     training: Suspects | None = Field(default=None, description="null when no training images were given")
     repair: Repaired | None = Field(description="null when nothing was repaired")
     truth: Judged | None = Field(default=None, description="only when the truth is known to the judge")
-    skipped: list[str] = Field(default_factory=list, description="what the time budget left out, and why")
+    skipped: list[str] = Field(default_factory=list, description="what was shortened or left out and why, and what a reader should know")
     config: dict[str, Any] = Field(description="every setting, seeds included")
     versions: dict[str, str] = Field(description="versions of Python and of the packages the numbers depend on")
     seconds: dict[str, float] = Field(description="wall-clock seconds of each step")
