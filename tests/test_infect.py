@@ -146,3 +146,11 @@ def test_a_dead_attack_is_called_dead(victim: infect.Victim, tmp_path: Path) -> 
 def test_wrong_plans_are_named(change: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         infect.make(replace(PLAN, **change), DATA)  # type: ignore[arg-type]
+
+
+def test_a_resumed_run_claims_no_speed(tmp_path: Path) -> None:
+    seconds = [{"training": 2.0}, {"training, resumed": 1.0}]
+    card = Card(kind="victim", config={"trainer": {"epochs": 3}}, metrics={"clean_accuracy": [0.9, 0.8, 1.0]})
+    images = Samples(torch.zeros(10, 1, 8, 8), torch.zeros(10, dtype=torch.int64))
+    told = [infect.summary(infect.Victim(torch.nn.Identity(), images, None, replace(card, seconds=s)), tmp_path)[0] for s in seconds]
+    assert told == ["trained on 10 images at 15 images/s", "trained on 10 images in a resumed run"]

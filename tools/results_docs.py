@@ -30,7 +30,8 @@ def victims(folder: Path) -> Iterator[str]:
     rows = []
     for card in _cards(folder / "victims"):
         config, found = card["config"], card["metrics"]
-        speed = f"{config['images'] * config['trainer']['epochs'] / card['seconds']['training']:,.0f}"
+        seconds = card["seconds"].get("training")  # a resumed run has no speed
+        speed = f"{config['images'] * config['trainer']['epochs'] / seconds:,.0f}" if seconds else "-"
         names = [config["dataset"], config["architecture"], config["trigger"] or "none", f"{config['rate']:.0%}", str(config["seed"])]
         rows.append([*names, _share(found["clean_accuracy"]), _share(found.get("asr")), speed])
     yield from _table(["data", "model", "trigger", "rate", "seed", "clean accuracy", "ASR", "images/s"], rows)

@@ -75,13 +75,14 @@ def make(plan: Plan, dataset: Dataset, *, progress: Progress = silent, checkpoin
         training, truth = poison(training, plan.trigger, target=plan.target, rate=plan.rate, seed=plan.seed)
     channels, size = training.images.shape[1], training.images.shape[-1]
     model = initialize(plan.architecture, plan.seed, classes=len(training.classes), channels=channels, size=size)
+    step = "training, resumed" if checkpoint is not None and checkpoint.exists() else "training"
     started = time.perf_counter()
     model = plan.trainer.train(model, training, seed=plan.seed, progress=progress, checkpoint=checkpoint)
     seconds = time.perf_counter() - started
-    return Victim(model, training, truth, _card(plan, dataset, model, seconds))
+    return Victim(model, training, truth, _card(plan, dataset, model, {step: seconds}))
 
 
-def _card(plan: Plan, dataset: Dataset, model: nn.Module, seconds: float) -> Card:
+def _card(plan: Plan, dataset: Dataset, model: nn.Module, seconds: dict[str, float]) -> Card:
     clean = judge.accuracy(model, dataset.test)
     metrics: dict[str, Any] = {"clean_accuracy": [clean.value, *clean.interval]}
     if plan.trigger is not None:
@@ -99,7 +100,7 @@ def _card(plan: Plan, dataset: Dataset, model: nn.Module, seconds: float) -> Car
         "images": len(dataset.train),
         "seed": plan.seed,
     }
-    return Card(kind="victim", config=config, metrics=metrics, seconds={"training": seconds})
+    return Card(kind="victim", config=config, metrics=metrics, seconds=seconds)
 
 
 def write(victim: Victim, out: Path) -> None:
@@ -128,9 +129,13 @@ def write(victim: Victim, out: Path) -> None:
 
 def summary(victim: Victim, out: Path) -> list[str]:
     """What a person wants to know of a finished victim, line by line; a dead attack is called dead."""
-    found, seconds = victim.card.metrics, victim.card.seconds["training"]
-    rate = victim.card.config["trainer"]["epochs"] * len(victim.training) / seconds if seconds else 0.0
-    lines = [f"trained on {len(victim.training):,} images at {rate:,.0f} images/s", f"clean accuracy {found['clean_accuracy'][0]:.2%}"]
+    found, seconds = victim.card.metrics, victim.card.seconds.get("training")
+    speed = (
+        "in a resumed run"
+        if not seconds
+        else f"at {victim.card.config['trainer']['epochs'] * len(victim.training) / seconds:,.0f} images/s"
+    )
+    lines = [f"trained on {len(victim.training):,} images {speed}", f"clean accuracy {found['clean_accuracy'][0]:.2%}"]
     if "asr" in found:
         lines.append(f"attack success rate {found['asr'][0]:.2%} over test images not of the target class")
     if not found.get("alive", True):

@@ -20,6 +20,7 @@ from mithridate.report.schema import Evidence, Flagged, Loading, Robustness, Sus
 from mithridate.roles import Evasion, Inspector, Progress, Screen, Verdict
 from mithridate.spec import to_spec
 
+LOOKED_AT = 64  # images attacked to find a few that fool
 SHOWN = 64  # pictures kept for a contact sheet
 
 
@@ -69,12 +70,14 @@ def robustness(model: nn.Module, samples: Samples, evasion: Evasion, seed: int) 
 
 
 def attacked(model: nn.Module, samples: Samples, evasion: Evasion, seed: int) -> Attacked:
-    """A few adversarial examples to look at."""
-    few = samples[:6]
+    """A few adversarial examples to look at, those that fool the model first."""
+    few = samples[:LOOKED_AT]
     clean, labels = to_float(few.images).to(device_of(model)), few.labels.to(device_of(model))
     perturbed = evasion.perturb(model, clean, labels, seed=seed)
-    before, after = (class_names(few, predict(model, images).argmax(1)) for images in (clean, perturbed))
-    return Attacked(clean=clean.cpu(), perturbed=perturbed.cpu(), before=before, after=after)
+    said = [predict(model, images).argmax(1) for images in (clean, perturbed)]
+    shown = (said[0] == said[1]).int().argsort(stable=True)[:6]
+    before, after = (class_names(few, predicted[shown]) for predicted in said)
+    return Attacked(clean=clean.cpu()[shown], perturbed=perturbed.cpu()[shown], before=before, after=after)
 
 
 def flag(fitted: Guard, parts: Parts, suspect: Samples) -> tuple[Flagged, Scores, Sheet, Tensor]:
