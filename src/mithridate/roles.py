@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from mithridate.data import Samples
@@ -35,6 +36,20 @@ class Goal:
     def reached(self, predicted: Tensor, labels: Tensor) -> Tensor:
         """Which predictions (n,) fulfil the goal, given the true labels (n,), as bool (n,)."""
         return predicted != labels if self.target is None else predicted == self.target
+
+    def __getitem__(self, rows: Tensor | slice) -> Goal:
+        """The goal of the chosen samples, by index, mask or slice."""
+        return Goal(self.target[rows]) if isinstance(self.target, Tensor) else self
+
+    def to(self, device: torch.device | str) -> Goal:
+        """The same goal on another device."""
+        return Goal(self.target.to(device)) if isinstance(self.target, Tensor) else self
+
+    def anchor(self, labels: Tensor) -> Tensor:
+        """The class (n,) an attack works with: the one to reach, or, of an untargeted goal, the true one to leave."""
+        if self.target is None:
+            return labels
+        return torch.as_tensor(self.target, device=labels.device, dtype=labels.dtype).expand_as(labels)
 
 
 @dataclass(frozen=True, eq=False)

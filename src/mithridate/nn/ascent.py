@@ -121,10 +121,9 @@ class _Climber:
     """The state of one ascent: the best images so far, and what they have cost."""
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, budget: Budget, goal: Goal) -> None:
-        target = goal.target.to(images.device) if isinstance(goal.target, Tensor) else goal.target
-        self.model, self.x, self.budget, self.goal, self.labels = model, images, budget, Goal(target), labels
-        self.sign = 1.0 if target is None else -1.0
-        self.anchor = labels if target is None else torch.as_tensor(target, device=labels.device).expand_as(labels)
+        self.model, self.x, self.budget, self.goal, self.labels = model, images, budget, goal.to(images.device), labels
+        self.sign = 1.0 if goal.target is None else -1.0
+        self.anchor = self.goal.anchor(labels)
         self.found = images
         self.left_early = torch.zeros_like(labels, dtype=torch.bool)
         self.gradients = self.forwards = 0
@@ -169,8 +168,7 @@ class _Climber:
         return logits.detach(), torch.autograd.grad(objective.sum(), x)[0]
 
     def _reached(self, logits: Tensor, active: Tensor) -> Tensor:
-        target = self.goal.target[active] if isinstance(self.goal.target, Tensor) else self.goal.target
-        return Goal(target).reached(logits.argmax(1), self.labels[active])
+        return self.goal[active].reached(logits.argmax(1), self.labels[active])
 
 
 def project(x: Tensor, center: Tensor, budget: Budget) -> Tensor:

@@ -17,8 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mithridate.nn.ascent import Ascent, Budget, ascend, check_batch
+from mithridate.nn.ascent import Ascent, Budget, ascend
 from mithridate.roles import Goal, register
+from mithridate.threats.batches import in_batches
 
 
 @register(
@@ -80,14 +81,12 @@ class PGD:
         Raises:
             ValueError: images, labels or targets that do not fit, or a model that does not return finite logits.
         """
-        check_batch(images, labels, goal)
         generator = torch.Generator().manual_seed(seed)
-        out = []
-        for start in range(0, len(images), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            target = goal.target[part] if isinstance(goal.target, Tensor) else goal.target
-            out.append(self._strongest(model, images[part], labels[part], Goal(target), generator))
-        return torch.cat(out)
+
+        def strongest(x: Tensor, y: Tensor, aim: Goal) -> Tensor:
+            return self._strongest(model, x, y, aim, generator)
+
+        return in_batches(strongest, images, labels, goal, self.batch_size)
 
     def _strongest(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal, generator: torch.Generator) -> Tensor:
         best = ascend(model, images, labels, self._budget(), goal, generator=generator)
@@ -96,8 +95,7 @@ class PGD:
             again = (~fooled if self.early_exit else torch.ones_like(fooled)).nonzero().flatten()
             if not len(again):
                 break
-            target = goal.target.to(labels.device)[again] if isinstance(goal.target, Tensor) else goal.target
-            new = ascend(model, images[again], labels[again], self._budget(), Goal(target), generator=generator)
+            new = ascend(model, images[again], labels[again], self._budget(), goal[again], generator=generator)
             better = _beats(new, fooled[again], objective[again])
             won = again[better]
             found[won], fooled[won], objective[won] = new.images[better], new.fooled[better], new.objective[better]
