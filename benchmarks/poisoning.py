@@ -18,6 +18,7 @@ from timing import in_turn, ratios
 from mithridate import datasets
 from mithridate.card import Card
 from mithridate.data import Samples
+from mithridate.threats.dose import Dose
 from mithridate.threats.poison import poison
 from mithridate.threats.triggers.badnets import BadNets
 from mithridate.threats.triggers.blend import Blend
@@ -43,10 +44,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     samples = datasets.load("cifar10").train
-    chosen = set(poison(samples, BadNets(), target=0, rate=args.rate)[1].poisoned.nonzero().flatten().tolist())
+    chosen = set(poison(samples, BadNets(), Dose(target=0, rate=args.rate))[1].poisoned.nonzero().flatten().tolist())
     jobs = {
-        "ours": lambda: poison(samples, BadNets(), target=0, rate=args.rate),
-        "ours_blend": lambda: poison(samples, Blend(), target=0, rate=args.rate),
+        "ours": lambda: poison(samples, BadNets(), Dose(target=0, rate=args.rate)),
+        "ours_blend": lambda: poison(samples, Blend(), Dose(target=0, rate=args.rate)),
         "pil": lambda: one_by_one(samples, chosen),
     }
     seconds = in_turn(jobs, args.rounds)

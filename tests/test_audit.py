@@ -25,6 +25,7 @@ from mithridate.nn.modes import predict
 from mithridate.nn.resolve import resolve
 from mithridate.report.schema import AuditReport
 from mithridate.spec import to_spec
+from mithridate.threats.dose import Dose
 from mithridate.threats.poison import stamp
 from mithridate.threats.triggers.badnets import BadNets
 
@@ -46,7 +47,7 @@ class Case:
         digits = load("digits")
         self.clean, rest = digits.train.split(200, seed=0)
         trainer = Plain(epochs=8, batch_size=64, lr=0.02, pad=0, precision="fp32")
-        plan = infect.Plan(architecture="lenet", trigger=TRIGGER, target=TARGET, rate=0.1, trainer=trainer)
+        plan = infect.Plan(architecture="lenet", attack=TRIGGER, dose=Dose(target=TARGET, rate=0.1), trainer=trainer)
         victim = infect.make(plan, Dataset("digits", rest, digits.test, flips=False))
         self.model, self.training, self.truth = victim.model, victim.training[:400], victim.truth
         good, bad, self.fresh = digits.test.split(40, 40, seed=0)

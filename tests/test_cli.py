@@ -98,7 +98,7 @@ def one_line(shown: tuple[int, str, str]) -> str:
         ("infect", "--out"),
         ("infect --rate abc --out x", "--rate"),
         ("infect --out x --dataset digit", "did you mean digits?"),
-        ("infect --out x --trigger badnet", "did you mean badnets?"),
+        ("infect --out x --trigger badnet", "did you mean badnets"),
         ("infect --out x --model lenett", "lenet"),
         ("infect --out x --target 11", "got 11"),
         ("infect --out x --rate 1.5", "got 1.5"),

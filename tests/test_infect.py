@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +17,13 @@ from mithridate.card import Card
 from mithridate.data import Samples
 from mithridate.datasets import Dataset
 from mithridate.defenses.trainers.plain import Plain
+from mithridate.errors import BadFile
+from mithridate.judge import attack_success
 from mithridate.nn.modes import predict
 from mithridate.nn.resolve import resolve
 from mithridate.roles import Trigger
 from mithridate.spec import to_spec
+from mithridate.threats.dose import Dose, next_class
 from mithridate.threats.poison import poison
 from mithridate.threats.triggers.badnets import BadNets
 from mithridate.threats.triggers.blend import Blend
@@ -36,7 +40,8 @@ def part(count: int, seed: int) -> Samples:
 
 DATA = Dataset("rows", part(240, 0), part(150, 1), flips=False)
 TRAINER = Plain(epochs=12, batch_size=32, lr=0.02, pad=0, precision="fp32")
-PLAN = infect.Plan(architecture="lenet", trigger=BadNets(size=3, pattern="white"), target=1, rate=0.2, trainer=TRAINER)
+TRIGGER = BadNets(size=3, pattern="white")
+PLAN = infect.Plan(architecture="lenet", attack=TRIGGER, dose=Dose(target=1, rate=0.2), trainer=TRAINER)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +56,13 @@ def test_the_attack_lives_and_the_card_says_so(victim: infect.Victim) -> None:
     right = predict(victim.model, DATA.test).argmax(1) == DATA.test.labels
     assert found["clean_accuracy"][0] == pytest.approx(float(right.float().mean()))
     assert found["asr"][1] < found["asr"][0] <= found["asr"][2]
-    assert victim.card.config["trigger"] == to_spec(PLAN.trigger)
+    assert victim.card.config["trigger"] == to_spec(TRIGGER)
     assert victim.card.config["trainer"]["epochs"] == 12
     assert victim.card.config["rate"] == 0.2
 
 
 def test_training_is_what_poison_says(victim: infect.Victim) -> None:
-    dirty, truth = poison(DATA.train, PLAN.trigger, target=1, rate=0.2, seed=0)  # type: ignore[arg-type]
+    dirty, truth = poison(DATA.train, TRIGGER, Dose(target=1, rate=0.2), seed=0)
     assert torch.equal(victim.training.images, dirty.images) and torch.equal(victim.training.labels, dirty.labels)
     assert victim.truth is not None and torch.equal(victim.truth.poisoned, truth.poisoned)
 
@@ -72,7 +77,7 @@ def test_files_and_the_truth_apart(victim: infect.Victim, tmp_path: Path) -> Non
     assert [int(row["label"]) for row in rows] == victim.training.labels.tolist()
     assert [row["name"] for row in rows] == list(DATA.train.names)
     assert rows[3]["class"] == victim.training.classes[int(rows[3]["label"])]
-    assert json.loads((tmp_path / "truth.json").read_text()) == {"trigger": to_spec(PLAN.trigger), "target": 1, "rate": 0.2}
+    assert json.loads((tmp_path / "truth.json").read_text()) == {"trigger": to_spec(TRIGGER), "target": 1, "sources": [], "rate": 0.2}
     kept = load_file(tmp_path / "truth.safetensors")
     assert torch.equal(kept["poisoned"], victim.truth.poisoned) and torch.equal(kept["labels"], DATA.train.labels)  # type: ignore[union-attr]
     for name in ("manifest.csv", "model.json"):
@@ -100,7 +105,7 @@ def test_same_plan_same_bytes(victim: infect.Victim, tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on_to_the_same_bytes(victim: infect.Victim, tmp_path: Path) -> None:
     def stop(task: str, done: int, total: int, note: str = "") -> None:
-        if done > total // 2:
+        if task == "training" and done > total // 2:
             raise KeyboardInterrupt
 
     checkpoint = tmp_path / ".checkpoint.safetensors"
@@ -109,13 +114,13 @@ def test_a_killed_run_goes_on_to_the_same_bytes(victim: infect.Victim, tmp_path:
     assert checkpoint.exists()
     again = infect.make(PLAN, DATA, checkpoint=checkpoint)
     assert all(torch.equal(a, b) for a, b in zip(again.model.state_dict().values(), victim.model.state_dict().values(), strict=True))
-    other = infect.make(replace(PLAN, trigger=Blend()), DATA, checkpoint=checkpoint)
-    fresh = infect.make(replace(PLAN, trigger=Blend()), DATA)
+    other = infect.make(replace(PLAN, attack=Blend()), DATA, checkpoint=checkpoint)
+    fresh = infect.make(replace(PLAN, attack=Blend()), DATA)
     assert all(torch.equal(a, b) for a, b in zip(other.model.state_dict().values(), fresh.model.state_dict().values(), strict=True))
 
 
 def test_the_clean_twin_has_no_truth(tmp_path: Path) -> None:
-    twin = infect.make(replace(PLAN, trigger=None), DATA)
+    twin = infect.make(replace(PLAN, attack=None), DATA)
     assert twin.truth is None and torch.equal(twin.training.images, DATA.train.images)
     assert twin.card.config["trigger"] is None and twin.card.config["target"] is None and twin.card.config["rate"] == 0.0
     assert set(twin.card.metrics) == {"clean_accuracy"}
@@ -126,22 +131,69 @@ def test_the_clean_twin_has_no_truth(tmp_path: Path) -> None:
 
 def test_a_clean_twin_leaves_no_old_truth_behind(victim: infect.Victim, tmp_path: Path) -> None:
     infect.write(victim, tmp_path)
-    infect.write(infect.make(replace(PLAN, trigger=None), DATA), tmp_path)
+    infect.write(infect.make(replace(PLAN, attack=None), DATA), tmp_path)
     assert not list(tmp_path.glob("truth*"))
 
 
 def test_a_dead_attack_is_called_dead(victim: infect.Victim, tmp_path: Path) -> None:
     faint: Trigger = Blend(alpha=1e-6)
-    dead = infect.make(replace(PLAN, trigger=faint, rate=0.05), DATA)
+    dead = infect.make(replace(PLAN, attack=faint, dose=Dose(target=1, rate=0.05)), DATA)
     assert dead.card.metrics["alive"] is False
-    assert any(line.startswith("DEAD ATTACK: success rate under 85%") for line in infect.summary(dead, tmp_path))
+    assert any(re.match(r"DEAD ATTACK: success rate [0-9.]+% is under 85%", line) for line in infect.summary(dead, tmp_path))
     said = infect.summary(victim, tmp_path)
     assert not any("DEAD" in line for line in said)
     assert said[1] == f"clean accuracy {victim.card.metrics['clean_accuracy'][0]:.2%}" and said[-1] == f"written to {tmp_path}"
 
 
+def test_a_victim_far_less_accurate_than_its_twin_is_dead(victim: infect.Victim, tmp_path: Path) -> None:
+    twin = infect.make(replace(PLAN, attack=None), DATA).card
+    close = infect.make(replace(PLAN, twin=twin), DATA).card.metrics
+    assert close["alive"] and close["accuracy_cost"] == twin.metrics["clean_accuracy"][0] - close["clean_accuracy"][0] < 0.03
+    better = replace(twin, metrics={"clean_accuracy": [victim.card.metrics["clean_accuracy"][0] + 0.05, 1, 1]})
+    dead = infect.make(replace(PLAN, twin=better), DATA)
+    assert dead.card.metrics["alive"] is False and dead.card.metrics["asr"][0] > 0.95
+    assert any("DEAD ATTACK: accuracy is 5.0 points under the clean twin's" in line for line in infect.summary(dead, tmp_path))
+    for wrong, said in (
+        (victim.card, "twin must be clean"),
+        (replace(twin, config=twin.config | {"seed": 7}), "twin must have the same seed, 0, got 7"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            infect.make(replace(PLAN, twin=wrong), DATA)
+
+
+def test_source_specific_attacks_say_what_leaks() -> None:
+    dose = Dose(target=1, rate=0.1, sources=(0,), cover_rate=0.1)
+    found = infect.make(replace(PLAN, dose=dose), DATA).card
+    assert found.config["sources"] == [0] and found.metrics["covers"] == 24
+    assert found.metrics["asr"][0] > 0.85 and found.metrics["leak"][0] < found.metrics["asr"][0]
+
+
+def test_all_to_all_leads_every_class_to_the_next(tmp_path: Path) -> None:
+    made = infect.make(replace(PLAN, dose=Dose(target=next_class(3), rate=0.4)), DATA)
+    assert made.card.config["target"] == [1, 2, 0] and made.card.metrics["asr"][0] > 0.85
+    infect.write(made, tmp_path)
+    key = infect.read_key(tmp_path / "truth.json")
+    assert (key.trigger, key.target, key.sources) == (TRIGGER, (1, 2, 0), ())
+    said = attack_success(made.model, DATA.test, key)[0]
+    assert said.value == made.card.metrics["asr"][0] and said.of == len(DATA.test)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"trigger": "nothing", "target": 0}', '{"trigger": "badnets", "target": null}'])
+def test_other_files_are_no_keys(text: str, tmp_path: Path) -> None:
+    (tmp_path / "truth.json").write_text(text)
+    with pytest.raises(BadFile, match="not a truth.json of mithridate infect"):
+        infect.read_key(tmp_path / "truth.json")
+
+
 @pytest.mark.parametrize(
-    ("change", "said"), [({"rate": 0.0}, "rate must"), ({"target": 3}, "target must"), ({"architecture": "x"}, "architecture 'x'")]
+    ("change", "said"),
+    [
+        ({"dose": Dose(target=3)}, r"target must lie in \[0, 3\), got 3"),
+        ({"dose": Dose(target=(1, 2))}, "target must be one class or one for each of 3 classes, got 2"),
+        ({"dose": Dose(sources=(0, 5))}, r"sources must lie in \[0, 3\), got 5"),
+        ({"dose": Dose(count=241)}, "rate or count must ask for at most 240 samples, as there are in all, got 241"),
+        ({"architecture": "x"}, "architecture 'x'"),
+    ],
 )
 def test_wrong_plans_are_named(change: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
@@ -152,5 +204,5 @@ def test_a_resumed_run_claims_no_speed(tmp_path: Path) -> None:
     seconds = [{"training": 2.0}, {"training, resumed": 1.0}]
     card = Card(kind="victim", config={"trainer": {"epochs": 3}}, metrics={"clean_accuracy": [0.9, 0.8, 1.0]})
     images = Samples(torch.zeros(10, 1, 8, 8), torch.zeros(10, dtype=torch.int64))
-    told = [infect.summary(infect.Victim(torch.nn.Identity(), images, None, replace(card, seconds=s)), tmp_path)[0] for s in seconds]
+    told = [infect.summary(infect.Victim(torch.nn.Identity(), images, None, None, replace(card, seconds=s)), tmp_path)[0] for s in seconds]
     assert told == ["trained on 10 images at 15 images/s", "trained on 10 images in a resumed run"]

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from mithridate.data import Samples, to_float, to_uint8
 from mithridate.roles import Trigger
+from mithridate.threats.dose import Dose, next_class
+from mithridate.threats.patches import CORNERS
 from mithridate.threats.poison import CHUNK, poison, stamp
-from mithridate.threats.triggers.badnets import CORNERS, BadNets
+from mithridate.threats.triggers.badnets import BadNets
 from mithridate.threats.triggers.blend import Blend
 
 GRID = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 1]])  # the released ABL and NAD pattern, top row first
@@ -137,7 +139,7 @@ def test_uint8_is_clipped_and_never_wraps(by: float) -> None:
 def test_poison_changes_what_the_truth_says_and_nothing_else(trigger: Trigger, rate: float, count: int) -> None:
     clean = samples()
     before = clean.images.clone(), clean.labels.clone()
-    dirty, truth = poison(clean, trigger, target=2, rate=rate, seed=3)
+    dirty, truth = poison(clean, trigger, Dose(target=2, rate=rate), seed=3)
     assert torch.equal(clean.images, before[0]) and torch.equal(clean.labels, before[1])
     assert int(truth.poisoned.sum()) == count and truth.poisoned.dtype == torch.bool
     assert torch.equal(dirty.images[~truth.poisoned], clean.images[~truth.poisoned])
@@ -149,7 +151,7 @@ def test_poison_changes_what_the_truth_says_and_nothing_else(trigger: Trigger, r
 
 
 def test_truth_says_how() -> None:
-    _, truth = poison(samples(), BadNets(size=2, corner="top-left"), target=1, rate=0.2)
+    _, truth = poison(samples(), BadNets(size=2, corner="top-left"), Dose(target=1, rate=0.2))
     assert truth.trigger == "badnets:size=2,corner=top-left"
     assert repr(truth) == "Truth(12 of 60 poisoned, target 1, badnets:size=2,corner=top-left)"
 
@@ -158,17 +160,17 @@ def test_seeds_choose_and_nothing_else_does() -> None:
     clean = samples()
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    chosen = [poison(clean, BadNets(), target=0, rate=0.3, seed=seed)[1].poisoned for seed in (0, 0, 1)]
+    chosen = [poison(clean, BadNets(), Dose(target=0, rate=0.3), seed=seed)[1].poisoned for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(chosen[0], chosen[1]) and not torch.equal(chosen[0], chosen[2])
-    assert torch.equal(poison(clean, Blend(), target=1, rate=0.3)[1].poisoned, chosen[0]), "rivals poison the same images"
-    hits = sum(poison(clean, BadNets(), target=0, rate=0.3, seed=seed)[1].poisoned.long() for seed in range(200))
+    assert torch.equal(poison(clean, Blend(), Dose(target=1, rate=0.3))[1].poisoned, chosen[0]), "rivals poison the same images"
+    hits = sum(poison(clean, BadNets(), Dose(target=0, rate=0.3), seed=seed)[1].poisoned.long() for seed in range(200))
     assert 30 < int(hits.min()) <= int(hits.max()) < 90, "every image, of any class, is as likely"  # type: ignore[union-attr]
 
 
 def test_more_images_than_one_chunk() -> None:
     clean = samples(2 * CHUNK + 3, 1, 4, 4)
-    dirty, truth = poison(clean, Blend(), target=0, rate=1.0)
+    dirty, truth = poison(clean, Blend(), Dose(target=0, rate=1.0))
     assert bool(truth.poisoned.all())
     expected = torch.cat([stamp(Blend(), clean[[i]]).images for i in range(0, len(clean), 50)])
     assert torch.equal(dirty.images[::50], expected)
@@ -190,7 +192,7 @@ def test_more_images_than_one_chunk() -> None:
 )  # fmt: skip
 def test_wrong_arguments_are_named(arguments: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        poison(samples(), **({"trigger": BadNets(), "target": 0, "rate": 0.1} | arguments))  # type: ignore[arg-type]
+        poison(samples(), arguments.pop("trigger", BadNets()), Dose(**arguments))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -218,3 +220,79 @@ def test_uint8_images_are_stamped_to_the_same_pixels_as_floats(pattern: str) -> 
     trigger = BadNets(pattern=pattern, corner="all", margin=1)
     assert trigger.stamp(images).dtype == torch.uint8
     assert torch.equal(trigger.stamp(images), to_uint8(trigger.stamp(to_float(images))))
+
+
+class Loud:
+    """A trigger whose training images, covers and stamps are told apart; it draws chance from the generator."""
+
+    cover_ratio = 0.5
+
+    def stamp(self, images: Tensor) -> Tensor:
+        return torch.full_like(images, 1.0)
+
+    def implant(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.full_like(images, 0.4) + 0.2 * torch.rand(len(images), 1, 1, 1, generator=generator)
+
+    def cover(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return images * 0 + (labels / 255)[:, None, None, None]
+
+
+def test_what_goes_into_training_and_covers_are_the_triggers_own() -> None:
+    clean = samples()
+    dirty, truth = poison(clean, Loud(), Dose(target=1, rate=0.2), seed=5)
+    again, _ = poison(clean, Loud(), Dose(target=1, rate=0.2), seed=5)
+    assert truth.covers is not None and int(truth.covers.sum()) == 6 and not bool((truth.covers & truth.poisoned).any())
+    inside = dirty.images[truth.poisoned]
+    assert 102 <= int(inside.min()) < int(inside.max()) <= 153 and torch.equal(dirty.images, again.images)
+    assert torch.equal(dirty.images[truth.covers].float().mean((1, 2, 3)), clean.labels[truth.covers].float())
+    assert torch.equal(dirty.labels[truth.covers], clean.labels[truth.covers])
+    untouched = ~(truth.covers | truth.poisoned)
+    assert torch.equal(dirty.images[untouched], clean.images[untouched])
+    assert int(poison(clean, Loud(), Dose(rate=0.2, cover_rate=0.0))[1].covers.sum()) == 0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("count", [1, 7, 60])
+def test_a_count_is_exact(count: int) -> None:
+    assert int(poison(samples(), BadNets(), Dose(count=count))[1].poisoned.sum()) == count
+
+
+def test_clean_label_keeps_labels_and_poisons_the_target_class_only() -> None:
+    clean = samples()
+    dirty, truth = poison(clean, BadNets(), Dose(target=2, count=5, clean_label=True))
+    assert torch.equal(dirty.labels, clean.labels) and set(clean.labels[truth.poisoned].tolist()) == {2}
+    there = int((clean.labels == 2).sum())
+    with pytest.raises(ValueError, match=f"rate or count must ask for at most {there} samples, as there are of class 2, got 60"):
+        poison(clean, BadNets(), Dose(target=2, rate=1.0, clean_label=True))
+    with pytest.raises(ValueError, match="target must be one class for a clean-label attack"):
+        Dose(target=(1, 0), clean_label=True)
+
+
+def test_sources_are_poisoned_and_covers_are_others() -> None:
+    clean = samples()
+    _, truth = poison(clean, BadNets(), Dose(target=0, rate=0.2, sources=(1, 3), cover_rate=0.3))
+    assert set(clean.labels[truth.poisoned].tolist()) == {1, 3} and truth.sources == (1, 3)
+    assert truth.covers is not None and set(clean.labels[truth.covers].tolist()) == {0, 2}
+    with pytest.raises(ValueError, match=r"of the sources \(1,\), got 54"):
+        poison(clean, BadNets(), Dose(rate=0.9, sources=(1,)))
+    with pytest.raises(ValueError, match="cover_rate must ask for at most .* samples, as are left, got 54"):
+        poison(clean, BadNets(), Dose(rate=0.2, cover_rate=0.9))
+
+
+def test_all_to_all_moves_every_label_on() -> None:
+    clean = samples()
+    dirty, truth = poison(clean, BadNets(), Dose(target=next_class(4), rate=0.5))
+    assert next_class(4) == (1, 2, 3, 0) and truth.target == (1, 2, 3, 0)
+    assert torch.equal(dirty.labels[truth.poisoned], (clean.labels[truth.poisoned] + 1) % 4)
+    assert torch.equal(dirty.labels[~truth.poisoned], clean.labels[~truth.poisoned])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"rate": 0.0}, r"rate must lie in \(0, 1\], got 0"), ({"count": 0}, "count must be at least 1, got 0"),
+        ({"cover_rate": 1.0}, r"cover_rate must lie in \[0, 1\), got 1"), ({"cover_rate": -0.1}, "cover_rate must"),
+    ],
+)  # fmt: skip
+def test_doses_that_make_no_sense_are_named(fields: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Dose(**fields)  # type: ignore[arg-type]

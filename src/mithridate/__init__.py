@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mithridate.nn.resolve import resolve
     from mithridate.roles import Goal, Verdict, silent
     from mithridate.spec import to_spec
+    from mithridate.threats.attack import attack
+    from mithridate.threats.dose import Dose, next_class
     from mithridate.threats.evasion.pgd import PGD
     from mithridate.threats.poison import poison
     from mithridate.threats.triggers.badnets import BadNets
@@ -35,6 +37,7 @@ __all__ = [
     "AdversarialLabels",
     "BadNets",
     "Blend",
+    "Dose",
     "Goal",
     "Guard",
     "NeuralCleanse",
@@ -43,11 +46,13 @@ __all__ = [
     "SpectralSignature",
     "Truth",
     "Verdict",
+    "attack",
     "audit",
     "calibrate",
     "datasets",
     "find",
     "metrics",
+    "next_class",
     "parse",
     "poison",
     "resolve",
@@ -69,6 +74,8 @@ _HOMES = {
     "nn.resolve": ("resolve",),
     "roles": ("Goal", "Verdict", "silent"),
     "spec": ("to_spec",),
+    "threats.attack": ("attack",),
+    "threats.dose": ("Dose", "next_class"),
     "threats.evasion.pgd": ("PGD",),
     "threats.poison": ("poison",),
     "threats.triggers.badnets": ("BadNets",),

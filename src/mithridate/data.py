@@ -124,14 +124,18 @@ class Truth:
     Attributes:
         poisoned: (n,) bool, which training samples are malicious.
         labels: (n,) int64, the original labels.
-        target: the attacker's class, or None for all-to-all.
+        target: the attacker's class, or for each class the one that its triggered images lead to.
         trigger: the trigger's specification, as in `badnets:size=3`.
+        covers: (n,) bool, which samples carry a trigger but keep their label; None for none.
+        sources: the only classes whose images the trigger works on; empty for all.
     """
 
     poisoned: Tensor
     labels: Tensor
-    target: int | None
+    target: int | tuple[int, ...]
     trigger: str
+    covers: Tensor | None = None
+    sources: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"Truth({int(self.poisoned.sum()):,} of {len(self.poisoned):,} poisoned, target {self.target}, {self.trigger})"

@@ -23,7 +23,7 @@ from mithridate.nn.vault import save_weights
 from mithridate.roles import Progress, silent
 
 Transform = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
 
 
 def keep_images(model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
@@ -95,7 +95,8 @@ class Hooks:
 
     Attributes:
         transform: (model, float images, labels, epoch) -> images, after augmentation; adversarial training lives here.
-        loss: (logits, labels) -> scalar.
+        loss: (what the model gives, labels) -> scalar. A method that trains more than a classifier hands the loop one module that
+            holds all its networks and gives all that its loss needs; so they are optimized, saved and resumed together.
         checkpoint: `.safetensors` file that holds the state after each epoch; if it exists and is whole and of this very run,
             training goes on from it to the same bytes.
         progress: told after every few steps.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
@@ -82,6 +82,8 @@ class Trigger(Protocol):
     """Stamps a backdoor's trigger onto images.
 
     One that only replaces or moves pixels may take uint8 images as they are; its class attribute `takes_uint8` says so.
+    Its habits, where it has any, are attributes too: `clean_label` (only images of the target class are poisoned, and keep
+    their label), `sources` (only these classes are poisoned) and `cover_ratio` (cover samples for each poisoned one).
     """
 
     def stamp(self, images: Tensor) -> Tensor:
@@ -90,11 +92,56 @@ class Trigger(Protocol):
 
 
 @runtime_checkable
+class Implant(Protocol):
+    """A trigger whose poisoned training images differ from what is sent at test time."""
+
+    def implant(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Float images (n, c, h, w) in [0, 1] -> what goes into the training set; all chance comes from `generator`, on the CPU."""
+        ...
+
+
+@runtime_checkable
+class Cover(Protocol):
+    """A trigger with cover samples of its own: images that keep their label, so that only the exact trigger works."""
+
+    def cover(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Float images (n, c, h, w) in [0, 1] with labels (n,) -> cover samples; all chance comes from `generator`, on the CPU."""
+        ...
+
+
+@runtime_checkable
+class Craft(Protocol):
+    """A trigger that has to be made from data first; it plays the role `trigger` in the registry."""
+
+    def craft(self, clean: Samples, target: int, *, seed: int = 0, progress: Progress = silent) -> Trigger:
+        """The trigger towards class `target`: an `nn.Module` whose state is all that stamping needs."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> Trigger:
+        """The crafted trigger again, from its `state_dict()`; it can stamp, and need not be able to implant."""
+        ...
+
+
+@runtime_checkable
 class Planter(Protocol):
     """An attacker who controls training."""
 
-    def plant(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> tuple[nn.Module, Trigger]:
-        """A newly trained, infected copy of the initial `model`, and the trigger that opens it."""
+    @property
+    def target(self) -> int:
+        """Class index that the trigger leads to."""
+        ...
+
+    def plant(
+        self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent, checkpoint: Path | None = None
+    ) -> tuple[nn.Module, Trigger]:
+        """A newly trained, infected copy of the initial `model`, and the trigger, an `nn.Module`, that opens it.
+
+        With a checkpoint file, a killed run goes on to the same bytes.
+        """
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> Trigger:
+        """The trigger again, from the `state_dict` of one that was planted."""
         ...
 
 

@@ -16,6 +16,7 @@ from mithridate.judge import Key
 from mithridate.report.schema import Loading
 from mithridate.roles import Progress, silent
 from mithridate.spec import to_spec
+from mithridate.threats.dose import Dose
 from mithridate.threats.poison import stamp
 from mithridate.threats.triggers.badnets import BadNets
 
@@ -42,9 +43,8 @@ def make(*, infected: bool = True, seed: int = 0, progress: Progress = silent) -
     clean, training = digits.train.split(CLEAN, seed=seed)
     plan = infect.Plan(
         architecture="lenet",
-        trigger=trigger if infected else None,
-        target=target,
-        rate=0.1,
+        attack=trigger if infected else None,
+        dose=Dose(target=target, rate=0.1),
         trainer=Plain(epochs=30, batch_size=64, lr=0.02, pad=1),
         seed=seed,
     )

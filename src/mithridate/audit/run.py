@@ -209,9 +209,9 @@ class _Audit:
         accuracies = [judge.accuracy(m, fresh).value for m in (self.model, self.repaired)]
         detection: dict[str, Any] = {"tpr": None, "tpr_interval": None, "fpr": None, "auroc": None}
         if self.guard is not None:
-            detection = steps.detection(self.guard, fresh, stamped[stamped.labels != key.target])
+            detection = steps.detection(self.guard, fresh, stamped[key.counts(stamped.labels)])
         self.found["truth"] = Judged(
-            target=key.target,
+            target=key.target if isinstance(key.target, int) else None,
             trigger=key.spec,
             asr_before=before.value,
             asr_after=after.value,

@@ -131,6 +131,7 @@ def _lines(outcome: Outcome) -> list[str]:
         before, after = report.repair.clean_accuracy_before, report.repair.clean_accuracy_after
         lines.append(f"repaired by {report.repair.method}: clean accuracy {before:.1%} -> {after:.1%} on held-out images")
     if report.truth is not None:
-        lines.append(f"truth (the defenses never saw it): target {report.classes[report.truth.target or 0]}, attack success")
+        target = "a class for each class" if report.truth.target is None else report.classes[report.truth.target]
+        lines.append(f"truth (the defenses never saw it): target {target}, attack success")
         lines[-1] += f" {report.truth.asr_before:.1%} -> {report.truth.asr_after:.1%} after repair"
     return [*lines, *(f"note: {what}" for what in report.skipped)]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
+if TYPE_CHECKING:  # so that --help stays fast
+    from mithridate.card import Card
+    from mithridate.roles import Craft, Planter, Trigger
+    from mithridate.threats.dose import Target
 
 
 def infect(
@@ -14,11 +20,17 @@ def infect(
     dataset: Annotated[str, typer.Option(help="digits, cifar10, gtsrb, mnist, fashion_mnist, a folder or an .npz file.")] = "digits",
     model: Annotated[str, typer.Option(help="Architecture, such as wrn_16_1.")] = "lenet",
     trigger: Annotated[str, typer.Option(help="Trigger such as badnets:size=3, or none for the clean twin.")] = "badnets",
+    planter: Annotated[Optional[str], typer.Option(help="An attacker who trains the model, such as input_aware; no trigger then.")] = None,  # noqa: UP045
     rate: Annotated[float, typer.Option(help="Share of the training set that is poisoned.")] = 0.1,
-    target: Annotated[int, typer.Option(help="Class that the trigger leads to.")] = 0,
+    count: Annotated[Optional[int], typer.Option(help="Poisoned images, in place of a rate.")] = None,  # noqa: UP045
+    cover_rate: Annotated[float | None, typer.Option(help="Share that is stamped but keeps its label.")] = None,
+    target: Annotated[str, typer.Option(help="Class that the trigger leads to, one for each class (1,2,0), or all-to-all.")] = "0",
+    sources: Annotated[Optional[str], typer.Option(help="Poison only these classes, such as 1,2.")] = None,  # noqa: UP045
+    clean_label: Annotated[Optional[bool], typer.Option(help="Poison only the target class and keep its label.")] = None,  # noqa: UP045
     trainer: Annotated[str, typer.Option(help="Training method; --trainer.epochs 20 sets a field.")] = "plain",
     epochs: Annotated[Optional[int], typer.Option(help="Passes over the data; the trainer's own default if not given.")] = None,  # noqa: UP045
     size: Annotated[Optional[int], typer.Option(help="Side in pixels that images are resized to; needed where they differ.")] = None,  # noqa: UP045
+    twin: Annotated[Optional[Path], typer.Option(help="Folder of the clean twin; a victim far less accurate is called dead.")] = None,  # noqa: UP045
     seed: Annotated[int, typer.Option(help="Seed of poisoning, initialization and training.")] = 0,
     data: Annotated[Optional[Path], typer.Option(help="Data root; else MITHRIDATE_DATA, else the user cache.")] = None,  # noqa: UP045
     export: Annotated[Optional[str], typer.Option(help="Also write the poisoned training set: npz or folder.")] = None,  # noqa: UP045
@@ -30,8 +42,9 @@ def infect(
     from mithridate.cli.bars import bars, say
     from mithridate.cli.flags import check, method
     from mithridate.files import claim
+    from mithridate.threats.dose import Dose
 
-    check(context.obj, ("trigger", "trainer"))
+    check(context.obj, ("trigger", "planter", "trainer"))
     if export not in (None, "npz", "folder"):
         raise ValueError(f"export must be npz or folder, got {export!r}")
     if size is not None and size < 1:
@@ -40,13 +53,17 @@ def infect(
     with bars(quiet) as progress:
         source = datasets.load(dataset, root=data, size=None if size is None else (size, size), progress=progress)
         fields = {"flip": source.flips} | ({} if epochs is None else {"epochs": epochs})
+        towards = _target(target, len(source.train.classes))
+        dose = Dose(
+            target=towards, rate=rate, count=count, cover_rate=cover_rate, sources=_integers("sources", sources), clean_label=clean_label
+        )
         plan = infecting.Plan(
             architecture=model,
-            trigger=None if trigger == "none" else method("trigger", trigger, context.obj),
-            target=target,
-            rate=rate,
+            attack=_attack(trigger, planter, context.obj, fields | {"target": towards}),
+            dose=dose,
             trainer=method("trainer", trainer, context.obj, fields),
             seed=seed,
+            twin=None if twin is None else _card(twin),
         )
         checkpoint = out / ".checkpoint.safetensors"
         victim = infecting.make(plan, source, progress=progress, checkpoint=checkpoint)
@@ -57,3 +74,43 @@ def infect(
         datasets.write_folder(victim.training, out / "train")
     checkpoint.unlink(missing_ok=True)
     say(*infecting.summary(victim, out))
+
+
+def _attack(trigger: str, planter: str | None, flags: Sequence[str], fields: Mapping[str, Any]) -> Trigger | Craft | Planter | None:
+    from mithridate.cli.flags import method
+
+    attack: Trigger | Craft | Planter | None = None
+    if planter is not None:
+        attack = method("planter", planter, flags, fields)
+    elif trigger != "none":
+        attack = method("trigger", trigger, flags)
+    return attack
+
+
+def _target(text: str, classes: int) -> Target:
+    from mithridate.threats.dose import next_class
+
+    if text == "all-to-all":
+        return next_class(classes)
+    values = _integers("target", text) or ()
+    return values[0] if len(values) == 1 else values
+
+
+def _integers(field: str, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(each) for each in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{field} must be class indices such as 0 or 1,2, got {text!r}") from error
+
+
+def _card(folder: Path) -> Card:
+    from mithridate.card import Card
+    from mithridate.errors import BadFile
+
+    path = folder / "card.json" if folder.is_dir() else folder
+    try:
+        return Card.read(path)
+    except (OSError, ValueError, TypeError) as error:
+        raise BadFile(f"--twin {path}: not the card of a victim ({' '.join(str(error).split())[:120]})") from error

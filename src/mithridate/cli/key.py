@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
 
-from mithridate import datasets, methods
+from mithridate import datasets, infect
 from mithridate.data import Samples
-from mithridate.errors import BadFile
 from mithridate.judge import Key
 
 
@@ -18,14 +16,10 @@ def read(truth: Path, source: str, clean: Samples, root: Path | None, seed: int)
     """The key that `mithridate infect` wrote, and images for the judge: those of `source` that the auditor does not have.
 
     Raises:
-        BadFile: not a `truth.json` of an all-to-one attack.
+        BadFile: not a `truth.json` of an attack.
         ValueError: every image of `source` is among the auditor's.
     """
-    try:
-        told = json.loads(truth.read_text("utf-8"))
-        key = Key(methods.parse(told["trigger"], "trigger"), int(told["target"]), told["trigger"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadFile(f"{truth}: not a truth.json of mithridate infect ({' '.join(str(error).split())[:120]})") from error
+    key = infect.read_key(truth)
     channels, height, width = clean.images.shape[1:]
     others = datasets.images(source, channels=channels, size=(height, width), classes=clean.classes, root=root, seed=seed)
     known = {_print(image) for image in clean.images}

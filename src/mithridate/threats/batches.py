@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,13 +10,7 @@ from torch import Tensor
 from mithridate.nn.ascent import check_batch
 from mithridate.roles import Goal
 
-
-class Attack(Protocol):
-    """The attack on one batch."""
-
-    def __call__(self, images: Tensor, labels: Tensor, goal: Goal) -> Tensor:
-        """Images, labels and goal of one batch -> perturbed images."""
-        ...
+Attack = Callable[[Tensor, Tensor, Goal], Tensor]  # images, labels and goal of one batch -> perturbed images
 
 
 def in_batches(attack: Attack, images: Tensor, labels: Tensor, goal: Goal, size: int) -> Tensor:
