@@ -24,6 +24,25 @@ def test_a_card_becomes_a_row_and_a_wrong_verdict_stands_out(tmp_path: Path) -> 
     )
 
 
+def test_a_dead_attack_stands_out_beside_its_twin(tmp_path: Path) -> None:
+    (tmp_path / "victims").mkdir()
+    shared = {"dataset": "d", "architecture": "a", "trainer": {"epochs": 3}, "seed": 0, "target": 0}
+    cards = [
+        ({"trigger": None, "rate": 0}, {"clean_accuracy": [0.9, 0.89, 0.91]}),
+        ({"trigger": "sig", "rate": 0.05, "clean_label": True}, {"clean_accuracy": [0.84, 0.8, 0.9], "asr": [0.5, 0.4, 0.6]}),
+        ({"trigger": "tact", "rate": 0.1, "sources": [1], "target": [1, 0]}, {"clean_accuracy": [0.9, 0.8, 1], "asr": [0.99, 0.9, 1]}),
+    ]
+    for i, (config, metrics) in enumerate(cards):
+        (tmp_path / "victims" / f"{i}.json").write_text(json.dumps({"config": shared | config, "metrics": metrics, "seconds": {}}))
+    page = results_docs.page(tmp_path)
+    assert (
+        "| d | a | 3 | `sig` (clean label) | 0.05 | 84.0% [80.0%, 90.0%] | 6.0 | 50.0% [40.0%, 60.0%] | - | - | **dead** (ASR, cost) |"
+        in page
+    )
+    assert "| `tact` (all-to-all; sources 1) | 0.1 | 90.0% [80.0%, 100.0%] | 0.0 | 99.0% [90.0%, 100.0%] | - | - | yes |" in page
+    assert "| none (clean twin) | - | 90.0% [89.0%, 91.0%] | - | - | - | - | - |" in page
+
+
 def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results_docs, "PAGE", tmp_path / "results.md")
     monkeypatch.setattr("sys.argv", ["results_docs.py", "--check"])

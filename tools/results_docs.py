@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mithridate.infect import ALIVE_ASR, ALIVE_COST
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 INTRO = """# Results
@@ -24,17 +26,57 @@ def page(folder: Path) -> str:
 
 
 def victims(folder: Path) -> Iterator[str]:
-    """Victims made by `mithridate infect`."""
+    """Victims made by `mithridate infect`, each beside its clean twin."""
+    cards = sorted(_cards(folder / "victims"), key=_attack)
+    twins = {_twin(card): card["metrics"]["clean_accuracy"][0] for card in cards if card["config"]["trigger"] is None}
     yield "## Victims\n"
-    yield "Poisoned, trained and judged by `mithridate infect`. ASR: triggered test images not of the target class that get the target.\n"
-    rows = []
-    for card in _cards(folder / "victims"):
-        config, found = card["config"], card["metrics"]
-        seconds = card["seconds"].get("training")  # a resumed run has no speed
-        speed = f"{config['images'] * config['trainer']['epochs'] / seconds:,.0f}" if seconds else "-"
-        names = [config["dataset"], config["architecture"], config["trigger"] or "none", f"{config['rate']:.0%}", str(config["seed"])]
-        rows.append([*names, _share(found["clean_accuracy"]), _share(found.get("asr")), speed])
-    yield from _table(["data", "model", "trigger", "rate", "seed", "clean accuracy", "ASR", "images/s"], rows)
+    yield "Poisoned, trained and judged by `mithridate infect`. ASR: triggered test images not of the target class (of the source"
+    yield "classes, where an attack has any) that get the target. Cost: points of accuracy under the clean twin, trained alike. Dead:"
+    yield f"ASR under {ALIVE_ASR:.0%}, or a cost over {100 * ALIVE_COST:.0f} points. Leak: ASR over classes that are no sources."
+    yield "Cross: accuracy with another image's trigger, or a noisy one.\n"
+    heads = ["data", "model", "epochs", "attack", "rate", "clean accuracy", "cost", "ASR", "leak", "cross", "alive"]
+    yield from _table(heads, [_victim(card, twins.get(_twin(card))) for card in cards])
+
+
+def _attack(card: dict[str, Any]) -> tuple[Any, ...]:
+    config = card["config"]
+    return (*map(str, _twin(card)), config["trigger"] or "", str(config["target"]), -(config["rate"] or 0))
+
+
+def _twin(card: dict[str, Any]) -> tuple[Any, ...]:
+    """What a victim shares with its clean twin."""
+    config = card["config"]
+    return (config["dataset"], config["architecture"], config["trainer"]["epochs"], config["seed"])
+
+
+def _victim(card: dict[str, Any], twin: float | None) -> list[str]:
+    config, found = card["config"], card["metrics"]
+    clean = found["clean_accuracy"][0]
+    cost = None if twin is None or config["trigger"] is None else twin - clean
+    start = [config["dataset"], config["architecture"], str(config["trainer"]["epochs"]), _named(config)]
+    rate = "-" if not config["rate"] else f"{config['rate']:.3g}"
+    shares = [_share(found.get(name)) for name in ("asr", "leak", "cross_accuracy")]
+    costs = "-" if cost is None else f"{100 * cost:.1f}"
+    return [*start, rate, _share(found["clean_accuracy"]), costs, *shares, _alive(found, cost)]
+
+
+def _named(config: dict[str, Any]) -> str:
+    """The attack's specification, and what of the dose is not said by it."""
+    if config["trigger"] is None:
+        return "none (clean twin)"
+    target = config["target"]
+    extras = ["all-to-all"] if isinstance(target, list) else []
+    extras += ["clean label"] if config.get("clean_label") else []
+    extras += [f"sources {','.join(map(str, config['sources']))}"] if config.get("sources") else []
+    return f"`{config['trigger']}`" + (f" ({'; '.join(extras)})" if extras else "")
+
+
+def _alive(found: dict[str, Any], cost: float | None) -> str:
+    if "asr" not in found:
+        return "-"
+    reasons = ["ASR"] if found["asr"][0] < ALIVE_ASR else []
+    reasons += ["cost"] if cost is not None and cost > ALIVE_COST else []
+    return f"**dead** ({', '.join(reasons)})" if reasons else "yes"
 
 
 def audits(folder: Path) -> Iterator[str]:
