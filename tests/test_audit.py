@@ -49,7 +49,7 @@ class Case:
         trainer = Plain(epochs=8, batch_size=64, lr=0.02, pad=0, precision="fp32")
         plan = infect.Plan(architecture="lenet", attack=TRIGGER, dose=Dose(target=TARGET, rate=0.1), trainer=trainer)
         victim = infect.make(plan, Dataset("digits", rest, digits.test, flips=False))
-        self.model, self.training, self.truth = victim.model, victim.training[:400], victim.truth
+        self.model, self.training, self.truth = victim.model, victim.data.training[:400], victim.data.truth
         good, bad, self.fresh = digits.test.split(40, 40, seed=0)
         images = torch.cat([good.images, stamp(TRIGGER, bad).images])
         self.suspect = Samples(images, torch.zeros(80, dtype=torch.int64), digits.test.classes, tuple(f"{i}.png" for i in range(80)))

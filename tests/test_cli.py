@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from mithridate.cli.flags import several, take
 from mithridate.cli.main import main
@@ -207,6 +209,38 @@ def test_infect_writes_what_it_says(victim: Path) -> None:
     names = {"model.safetensors", "model.json", "manifest.csv", "truth.json", "truth.safetensors", "card.json"}
     assert {path.name for path in out.iterdir()} == names
     assert json.loads((out / "truth.json").read_text())["target"] == 3
+
+
+def test_infect_can_only_write_the_poisoned_set(run: Run, tmp_path: Path) -> None:
+    flags = ("--rate", "0.1", "--target", "all-to-all", "--sources", "1,2", "--cover-rate", "0.05", "--export", "npz")
+    code, *told = run("infect", "--quiet", "--no-train", "--out", str(tmp_path), *flags)
+    assert code == 0 and "130 of 1,297 images poisoned" in "".join(told)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.csv", "train.npz", "truth.json", "truth.safetensors"]
+    told = json.loads((tmp_path / "truth.json").read_text())
+    assert told["target"] == [*range(1, 10), 0] and told["sources"] == [1, 2]
+    kept = load_file(tmp_path / "truth.safetensors")
+    labels = torch.from_numpy(np.load(tmp_path / "train.npz")["labels"]).long()
+    assert int(kept["poisoned"].sum()) == 130 and int(kept["covers"].sum()) == 65
+    assert torch.equal(labels[kept["poisoned"]], kept["labels"][kept["poisoned"]] + 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--rate 0", "rate must lie in (0, 1], got 0.0"),
+        ("--target 10", "target must lie in [0, 10), got 10"),
+        ("--target cat", "target must be class indices such as 0 or 1,2, got 'cat'"),
+        ("--target 1,2", "target must be one class or one for each of 10 classes, got 2"),
+        ("--clean-label --rate 0.5", "rate or count must ask for at most"),
+        ("--sources 1,x", "sources must be class indices"),
+        ("--trigger badnets:size=17", "size + margin must be at most 16, got 17 + 0"),
+        ("--twin nowhere", "--twin nowhere: not the card of a victim"),
+        ("--planter badnets", "planter 'badnets' is unknown"),
+    ],
+)
+def test_infect_names_what_it_cannot_do(flags: str, said: str, run: Run, tmp_path: Path) -> None:
+    code, _, error = run("infect", "--quiet", "--no-train", "--out", str(tmp_path / "v"), *flags.split())
+    assert code == 2 and said in error and error.count("\n") == 1
 
 
 def test_a_clean_twin_does_not_inherit_a_truth(run: Run, tmp_path: Path) -> None:

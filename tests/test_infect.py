@@ -63,8 +63,8 @@ def test_the_attack_lives_and_the_card_says_so(victim: infect.Victim) -> None:
 
 def test_training_is_what_poison_says(victim: infect.Victim) -> None:
     dirty, truth = poison(DATA.train, TRIGGER, Dose(target=1, rate=0.2), seed=0)
-    assert torch.equal(victim.training.images, dirty.images) and torch.equal(victim.training.labels, dirty.labels)
-    assert victim.truth is not None and torch.equal(victim.truth.poisoned, truth.poisoned)
+    assert torch.equal(victim.data.training.images, dirty.images) and torch.equal(victim.data.training.labels, dirty.labels)
+    assert victim.data.truth is not None and torch.equal(victim.data.truth.poisoned, truth.poisoned)
 
 
 def test_files_and_the_truth_apart(victim: infect.Victim, tmp_path: Path) -> None:
@@ -74,12 +74,12 @@ def test_files_and_the_truth_apart(victim: infect.Victim, tmp_path: Path) -> Non
     with (tmp_path / "manifest.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["index"]) for row in rows] == list(range(240))
-    assert [int(row["label"]) for row in rows] == victim.training.labels.tolist()
+    assert [int(row["label"]) for row in rows] == victim.data.training.labels.tolist()
     assert [row["name"] for row in rows] == list(DATA.train.names)
-    assert rows[3]["class"] == victim.training.classes[int(rows[3]["label"])]
+    assert rows[3]["class"] == victim.data.training.classes[int(rows[3]["label"])]
     assert json.loads((tmp_path / "truth.json").read_text()) == {"trigger": to_spec(TRIGGER), "target": 1, "sources": [], "rate": 0.2}
     kept = load_file(tmp_path / "truth.safetensors")
-    assert torch.equal(kept["poisoned"], victim.truth.poisoned) and torch.equal(kept["labels"], DATA.train.labels)  # type: ignore[union-attr]
+    assert torch.equal(kept["poisoned"], victim.data.truth.poisoned) and torch.equal(kept["labels"], DATA.train.labels)  # type: ignore[union-attr]
     for name in ("manifest.csv", "model.json"):
         text = (tmp_path / name).read_text()
         assert "badnets" not in text and "poison" not in text and "target" not in text, f"{name} is for defenders"
@@ -100,7 +100,7 @@ def test_same_plan_same_bytes(victim: infect.Victim, tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     other = infect.make(replace(PLAN, seed=1), DATA)
     assert any(not torch.equal(a, b) for a, b in zip(other.model.parameters(), victim.model.parameters(), strict=True))
-    assert not torch.equal(other.truth.poisoned, victim.truth.poisoned)  # type: ignore[union-attr]
+    assert not torch.equal(other.data.truth.poisoned, victim.data.truth.poisoned)  # type: ignore[union-attr]
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(victim: infect.Victim, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(victim: infect.Victim, tmp_path:
 
 def test_the_clean_twin_has_no_truth(tmp_path: Path) -> None:
     twin = infect.make(replace(PLAN, attack=None), DATA)
-    assert twin.truth is None and torch.equal(twin.training.images, DATA.train.images)
+    assert twin.data.truth is None and torch.equal(twin.data.training.images, DATA.train.images)
     assert twin.card.config["trigger"] is None and twin.card.config["target"] is None and twin.card.config["rate"] == 0.0
     assert set(twin.card.metrics) == {"clean_accuracy"}
     infect.write(twin, tmp_path)
@@ -204,5 +204,7 @@ def test_a_resumed_run_claims_no_speed(tmp_path: Path) -> None:
     seconds = [{"training": 2.0}, {"training, resumed": 1.0}]
     card = Card(kind="victim", config={"trainer": {"epochs": 3}}, metrics={"clean_accuracy": [0.9, 0.8, 1.0]})
     images = Samples(torch.zeros(10, 1, 8, 8), torch.zeros(10, dtype=torch.int64))
-    told = [infect.summary(infect.Victim(torch.nn.Identity(), images, None, None, replace(card, seconds=s)), tmp_path)[0] for s in seconds]
+    told = [
+        infect.summary(infect.Victim(torch.nn.Identity(), infect.Poisoned(images), replace(card, seconds=s)), tmp_path)[0] for s in seconds
+    ]
     assert told == ["trained on 10 images at 15 images/s", "trained on 10 images in a resumed run"]

@@ -53,7 +53,7 @@ def make(*, infected: bool = True, seed: int = 0, progress: Progress = silent) -
         model=victim.model,
         clean=clean,
         suspect=_mixed(digits.test, trigger, infected, seed),
-        training=victim.training,
+        training=victim.data.training,
         loading=_loading(victim),
     )
     return Demo(subject, Key(trigger, target, to_spec(trigger)) if infected else None, digits.test)

@@ -10,8 +10,13 @@ import typer
 
 if TYPE_CHECKING:  # so that --help stays fast
     from mithridate.card import Card
-    from mithridate.roles import Craft, Planter, Trigger
+    from mithridate.data import Samples
+    from mithridate.datasets import Dataset
+    from mithridate.infect import Plan, Poisoned, Victim
+    from mithridate.roles import Craft, Planter, Progress, Trigger
     from mithridate.threats.dose import Target
+
+CHECKPOINT = ".checkpoint.safetensors"
 
 
 def infect(
@@ -34,6 +39,7 @@ def infect(
     seed: Annotated[int, typer.Option(help="Seed of poisoning, initialization and training.")] = 0,
     data: Annotated[Optional[Path], typer.Option(help="Data root; else MITHRIDATE_DATA, else the user cache.")] = None,  # noqa: UP045
     export: Annotated[Optional[str], typer.Option(help="Also write the poisoned training set: npz or folder.")] = None,  # noqa: UP045
+    train: Annotated[bool, typer.Option(help="Train a victim; --no-train only writes the poisoned training set.")] = True,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
     """Poison a data set, train on it and save the victim; a run that was killed goes on where it stopped."""
@@ -65,15 +71,41 @@ def infect(
             seed=seed,
             twin=None if twin is None else _card(twin),
         )
-        checkpoint = out / ".checkpoint.safetensors"
-        victim = infecting.make(plan, source, progress=progress, checkpoint=checkpoint)
+        made = _victim(plan, source, out, progress) if train else infecting.contaminate(plan, source, progress=progress)
+    say(*(_write_victim(made, out, export) if isinstance(made, infecting.Victim) else _write_data(made, out, export or "npz", rate)))
+
+
+def _victim(plan: Plan, source: Dataset, out: Path, progress: Progress) -> Victim:
+    from mithridate import infect as infecting
+
+    return infecting.make(plan, source, progress=progress, checkpoint=out / CHECKPOINT)
+
+
+def _write_victim(victim: Victim, out: Path, export: str | None) -> list[str]:
+    from mithridate import infect as infecting
+
     infecting.write(victim, out)
+    _export(victim.data.training, out, export)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return infecting.summary(victim, out)
+
+
+def _write_data(data: Poisoned, out: Path, export: str, rate: float) -> list[str]:
+    from mithridate import infect as infecting
+
+    infecting.write_data(data, out, rate)
+    _export(data.training, out, export)
+    poisoned = 0 if data.truth is None else int(data.truth.poisoned.sum())
+    return [f"{poisoned:,} of {len(data.training):,} images poisoned", f"written to {out}"]
+
+
+def _export(training: Samples, out: Path, export: str | None) -> None:
+    from mithridate import datasets
+
     if export == "npz":
-        datasets.write_npz(victim.training, out / "train.npz")
+        datasets.write_npz(training, out / "train.npz")
     elif export == "folder":
-        datasets.write_folder(victim.training, out / "train")
-    checkpoint.unlink(missing_ok=True)
-    say(*infecting.summary(victim, out))
+        datasets.write_folder(training, out / "train")
 
 
 def _attack(trigger: str, planter: str | None, flags: Sequence[str], fields: Mapping[str, Any]) -> Trigger | Craft | Planter | None:
