@@ -2,3 +2,9 @@
 
 from mithridate.threats.triggers import badnets as badnets
 from mithridate.threats.triggers import blend as blend
+from mithridate.threats.triggers import bpp as bpp
+from mithridate.threats.triggers import dfst as dfst
+from mithridate.threats.triggers import ftrojan as ftrojan
+from mithridate.threats.triggers import low_frequency as low_frequency
+from mithridate.threats.triggers import sig as sig
+from mithridate.threats.triggers import wanet as wanet
