@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,7 @@ from mithridate.roles import Progress, silent
 
 Transform = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 Loss = Callable[[Any, Tensor], Tensor]
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def keep_images(model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
@@ -110,7 +111,7 @@ class Hooks:
     task: str = "training"
 
 
-def train(model: nn.Module, samples: Samples, recipe: Recipe, *, seed: int = 0, hooks: Hooks = Hooks()) -> nn.Module:
+def train(model: _Model, samples: Samples, recipe: Recipe, *, seed: int = 0, hooks: Hooks = Hooks()) -> _Model:
     """A trained copy of `model`, in eval mode on the same device; the given one is left as it was.
 
     Every random draw is a function of `seed` and the epoch, so a run that was killed goes on to the same bytes.
