@@ -22,19 +22,41 @@ from torch import Tensor, nn
 
 import mithridate.defenses
 import mithridate.threats  # noqa: F401  both fill the registry
-from mithridate.data import Samples
+from mithridate.data import Samples, to_uint8
+from mithridate.errors import MissingExtra
 from mithridate.metrics import accuracy, attack_success_rate, auroc
 from mithridate.nn.ascent import Budget, ascend
 from mithridate.nn.modes import predict
-from mithridate.roles import Entry, Goal, Verdict
+from mithridate.roles import Cover, Craft, Entry, Goal, Implant, Trigger, Verdict
 from mithridate.spec import find, from_dict, parse, to_dict, to_spec
+from mithridate.threats.dose import Dose
+from mithridate.threats.poison import poison, ready
 
 TARGET = 0
 OVERRIDES = {  # digits are smaller and cruder than what the defaults are made for: budgets are larger, and there is less to learn
+    "adv_lib": "eps=0.1,options=steps=10;relative_step_size=0.25",
     "adversarial_labels": "eps=0.1",
     "aft": "eps=0.2,lr=0.01,epochs=20,adversarial=10,pad=0,tolerance=1",
+    "apgd": "eps=0.1,steps=30",
+    "art": "eps=0.1,options=max_iter=10;eps_step=0.025",
+    "autoattack": "eps=0.1,steps=15,queries=100,n_target=3",
+    "cw": "searches=4,steps=60,lr=0.05,c=0.1",
+    "detector_pgd": "eps=0.1",
+    "fab": "eps=0.1,steps=20,n_target=3",
+    "feature_collision": "surrogate_epochs=2,samples=100,steps=5,size=3",
+    "fgsm": "eps=0.1",
+    "foolbox": "eps=0.1,options=steps=10",
+    "input_aware": "epochs=30,batch_size=50,lr=0.05,pad=0,precision=fp32,mask_epochs=8,p_attack=0.2,p_cross=0.2,lambda_norm=20",
+    "label_consistent": "surrogate_epochs=2,steps=5,size=2",
+    "latent": "surrogate_epochs=2,samples=20,steps=20,size=3",
+    "lira": "epochs=15,batch_size=50,pad=0,precision=fp32,eps=0.1",
     "pgd": "eps=0.1",
     "plain": "epochs=2",
+    "square": "eps=0.1,queries=300",
+    "torchattacks": "eps=0.1,options=alpha=0.025",
+    "trojan_nn": "surrogate_epochs=2,samples=200,steps=20",
+    "uap": "eps=0.2,epochs=30",
+    "wanet_noise": "epochs=40,batch_size=50,lr=0.03,pad=0,precision=fp32,strength=1.5,rate=0.2,cross_ratio=1",
 }
 
 
@@ -134,11 +156,17 @@ def configured(entry: Entry) -> Any:
     return parse(f"{entry.name}:{OVERRIDES.get(entry.name, '')}")
 
 
+@functools.cache
+def stamper(entry: Entry) -> Any:
+    """The trigger at its default settings; one that is a `Craft` is made once, from the owner's clean digits towards TARGET."""
+    return ready(configured(entry), problem("patch").clean, TARGET)
+
+
 def call(entry: Entry, model: nn.Module, tag: str = "patch", seed: int = 0) -> Any:
     """The method's verb on a planted problem; the same arguments for every method of a role."""
     method, p = configured(entry), problem(tag)
     verbs: dict[str, Callable[[], Any]] = {
-        "trigger": lambda: method.stamp(p.fresh.images),
+        "trigger": lambda: ready(method, p.clean, TARGET, seed=seed).stamp(p.fresh.images),
         "planter": lambda: method.plant(model, p.clean, seed=seed)[0],
         "evasion": lambda: method.perturb(model, p.fresh.images[:40], p.fresh.labels[:40], seed=seed),
         "trainer": lambda: method.train(model, p.training, seed=seed),
@@ -147,7 +175,10 @@ def call(entry: Entry, model: nn.Module, tag: str = "patch", seed: int = 0) -> A
         "inspector": lambda: method.inspect(model, p.clean, seed=seed),
         "repair": lambda: method.repair(model, p.clean, seed=seed),
     }
-    return verbs[entry.role]()
+    try:
+        return verbs[entry.role]()
+    except MissingExtra as missing:
+        pytest.skip(str(missing))
 
 
 @functools.cache
@@ -203,6 +234,11 @@ def of(*roles: str) -> Any:
 def claims(role: str) -> Any:
     cases = [(entry, tag) for entry in find(role=role) for tag in (*STAMPS, "evasion") if tag in entry.scope]  # type: ignore[arg-type]
     return pytest.mark.parametrize(("entry", "tag"), cases, ids=[f"{entry.name}-{tag}" for entry, tag in cases])
+
+
+def crafted() -> Any:
+    chosen = [entry for entry in find(role="trigger") if hasattr(entry.method, "craft")]
+    return pytest.mark.parametrize("entry", chosen, ids=lambda entry: entry.name)
 
 
 WITH_MODEL = ("planter", "evasion", "trainer", "screen", "detector", "inspector", "repair")
@@ -321,8 +357,8 @@ def test_images_keep_shape_range_and_dtype(entry: Entry) -> None:
     assert 0 <= float(made.min()) <= float(made.max()) <= 1
     wide = Samples(p.fresh.images.double(), p.fresh.labels)
     if entry.role == "trigger":
-        assert configured(entry).stamp(wide.images).dtype == torch.float64
-        assert configured(entry).stamp(p.fresh.images.half()).dtype == torch.float16
+        assert stamper(entry).stamp(wide.images).dtype == torch.float64
+        assert stamper(entry).stamp(p.fresh.images.half()).dtype == torch.float16
         return
     assert made.dtype == torch.float32
     model = _double(p.victim)
@@ -337,14 +373,130 @@ def _double(model: nn.Module) -> nn.Module:
 
 @of("trigger")
 def test_stamps_do_not_depend_on_the_batch(entry: Entry) -> None:
-    images, method = problem("patch").fresh.images[:9], configured(entry)
+    images, trigger = problem("patch").fresh.images[:9], stamper(entry)
     before = images.clone()
-    one_by_one = torch.cat([method.stamp(images[i : i + 1]) for i in range(9)])
-    assert torch.equal(method.stamp(images), one_by_one)
+    one_by_one = torch.cat([trigger.stamp(images[i : i + 1]) for i in range(9)])
+    assert torch.equal(trigger.stamp(images), one_by_one)
     assert torch.equal(images, before), "the given images must not be written to"
-    assert method.stamp(images[:0]).shape == images[:0].shape
-    for channels in (1, 3):
-        assert method.stamp(torch.zeros(2, channels, 12, 10)).shape == (2, channels, 12, 10)
+    assert trigger.stamp(images[:0]).shape == images[:0].shape
+
+
+@of("trigger")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stamps_fit_images_of_any_shape_or_say_which(entry: Entry, channels: int) -> None:
+    """A crafted trigger fits the images it was made from, and refuses others."""
+    images = torch.zeros(2, channels, 12, 10)
+    if isinstance(configured(entry), Craft):
+        with pytest.raises(ValueError, match=rf"images must .*1, 8, 8.*got .*{channels}, 12, 10"):
+            stamper(entry).stamp(images)
+    else:
+        assert stamper(entry).stamp(images).shape == images.shape
+
+
+@of("trigger")
+@pytest.mark.parametrize("floats", [True, False], ids=["float", "uint8"])
+def test_poisoning_touches_what_it_says_and_nothing_else(entry: Entry, floats: bool) -> None:
+    trigger, clean = stamper(entry), problem("patch").clean
+    if not floats:
+        clean = dataclasses.replace(clean, images=to_uint8(clean.images))
+    before, told = (clean.images.clone(), clean.labels.clone()), []
+    torch.manual_seed(123)
+    generators = torch.get_rng_state()
+    dirty, truth = poison(clean, trigger, Dose(target=TARGET, rate=0.05), seed=4, progress=lambda *step: told.append(step))
+    again, _ = poison(clean, trigger, Dose(target=TARGET, rate=0.05), seed=4)
+    assert told
+    assert torch.equal(torch.get_rng_state(), generators)
+    assert torch.equal(clean.images, before[0])
+    assert torch.equal(clean.labels, before[1])
+    assert torch.equal(dirty.images, again.images)
+    assert torch.equal(dirty.labels, again.labels)
+    assert dirty.images.dtype == clean.images.dtype
+    assert truth.covers is not None
+    untouched = ~(truth.poisoned | truth.covers)
+    assert torch.equal(dirty.images[untouched], clean.images[untouched])
+    assert torch.equal(dirty.labels[~truth.poisoned], clean.labels[~truth.poisoned])
+    assert int(truth.poisoned.sum()) == 20
+    assert int((dirty.images != clean.images).flatten(1).any(1)[truth.poisoned].sum()) > 10
+    assert int(truth.covers.sum()) == int(20 * getattr(trigger, "cover_ratio", 0))
+    poisoned = clean.labels[truth.poisoned]
+    assert dirty.labels[truth.poisoned].tolist() == [TARGET] * 20
+    if getattr(trigger, "clean_label", False):
+        assert poisoned.tolist() == [TARGET] * 20
+    if getattr(trigger, "sources", ()):
+        assert set(poisoned.tolist()) <= set(trigger.sources)
+
+
+@of("trigger")
+def test_what_goes_into_training_is_drawn_from_the_generator_and_stays_in_range(entry: Entry) -> None:
+    clean, trigger = problem("patch").clean, stamper(entry)
+    images = clean.images.clone()
+    verbs = [("implant", (images,))] if isinstance(trigger, Implant) else []
+    verbs += [("cover", (images, clean.labels))] if isinstance(trigger, Cover) else []
+    for verb, given in verbs:
+        made = [getattr(trigger, verb)(*given, torch.Generator().manual_seed(2)) for _ in range(2)]
+        assert torch.equal(*made)
+        assert made[0].shape == images.shape
+        assert 0 <= float(made[0].min()) <= float(made[0].max()) <= 1
+        assert torch.equal(images, clean.images), "the given images must not be written to"
+        wide = [images[:3].double(), *(other[:3] for other in given[1:])]
+        assert getattr(trigger, verb)(*wide, torch.Generator().manual_seed(2)).dtype == torch.float64
+        nothing = getattr(trigger, verb)(*(each[:0] for each in given), torch.Generator().manual_seed(2))
+        assert nothing.shape == images[:0].shape
+
+
+@crafted()
+def test_crafting_leaves_samples_alone_and_reports(entry: Entry) -> None:
+    clean, told = problem("patch").clean, []
+    before = clean.images.clone(), clean.labels.clone()
+    torch.manual_seed(123)
+    generators = torch.get_rng_state()
+    trigger = configured(entry).craft(clean, TARGET, progress=lambda *step: told.append(step))
+    assert torch.equal(torch.get_rng_state(), generators)
+    assert torch.equal(clean.images, before[0])
+    assert torch.equal(clean.labels, before[1])
+    assert told
+    for name in {task for task, *_ in told}:
+        steps = [step for step in told if step[0] == name]
+        assert [step[1] for step in steps] == sorted(step[1] for step in steps)
+        assert all(0 <= step[1] <= step[2] for step in steps)
+    state, cached = trigger.state_dict(), stamper(entry).state_dict()
+    assert state.keys() == cached.keys()
+    assert [key for key in state if not torch.equal(state[key], cached[key])] == []
+
+
+@crafted()
+def test_crafted_triggers_survive_safetensors(entry: Entry, tmp_path: Path) -> None:
+    images, trigger = problem("patch").fresh.images[:50], stamper(entry)
+    assert isinstance(trigger, nn.Module)
+    assert isinstance(trigger, Trigger)
+    assert not any(parameter.requires_grad for parameter in trigger.parameters())
+    save_file({key: value.contiguous() for key, value in trigger.state_dict().items()}, tmp_path / "trigger.safetensors")
+    rebuilt = configured(entry).restore(load_file(tmp_path / "trigger.safetensors"))
+    assert torch.equal(rebuilt.stamp(images), trigger.stamp(images))
+
+
+@crafted()
+def test_crafted_triggers_have_the_habits_of_their_method(entry: Entry) -> None:
+    for habit, none in (("clean_label", False), ("sources", ()), ("cover_ratio", 0.0)):
+        assert getattr(stamper(entry), habit, none) == getattr(configured(entry), habit, none)
+
+
+@crafted()
+def test_uint8_digits_craft_a_trigger_as_well(entry: Entry) -> None:
+    clean = problem("patch").clean
+    trigger = configured(entry).craft(dataclasses.replace(clean, images=to_uint8(clean.images)), TARGET)
+    made = trigger.stamp(clean.images[:9])
+    assert 0 <= float(made.min()) <= float(made.max()) <= 1
+
+
+@crafted()
+def test_crafting_from_what_does_not_fit_is_a_clear_error(entry: Entry) -> None:
+    clean = problem("patch").clean
+    with pytest.raises(ValueError, match="^(samples|clean|images) must"):
+        configured(entry).craft(clean[:0], TARGET)
+    for target in (-1, 10):
+        with pytest.raises(ValueError, match=rf"^target must .*got {target}"):
+            configured(entry).craft(clean, target)
 
 
 @of("evasion")
@@ -470,6 +622,20 @@ def test_repairs_remove_the_backdoor_and_keep_the_accuracy(entry: Entry, tag: st
     assert after > before - 0.1
     success = attack_success_rate(predict(repaired, p.triggered).argmax(1), p.triggered.labels, TARGET).value
     assert success < 0.3
+
+
+@of("planter")
+def test_planted_backdoors_open_to_their_trigger_only(entry: Entry) -> None:
+    p, method = problem("patch"), configured(entry)
+    model, trigger = method.plant(p.victim, p.clean)
+    others = p.fresh[p.fresh.labels != TARGET]
+    right = accuracy(predict(model, p.fresh).argmax(1), p.fresh.labels).value
+    assert right > accuracy(predict(p.victim, p.fresh).argmax(1), p.fresh.labels).value - 0.05
+    stamped = trigger.stamp(others.images)
+    assert attack_success_rate(predict(model, stamped).argmax(1), others.labels, TARGET).value > 0.8
+    assert torch.equal(method.restore(trigger.state_dict()).stamp(others.images), stamped)
+    if hasattr(trigger, "cross"):
+        assert accuracy(predict(model, trigger.cross(p.fresh.images)).argmax(1), p.fresh.labels).value > 0.5
 
 
 @of("trainer", "repair", "planter")

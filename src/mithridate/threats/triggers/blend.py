@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mithridate.roles import register
+from mithridate.threats.pictures import picture
 
 
 @register("trigger", scope=("blend",), cost="one multiply-add", paper="Chen et al. 2017, arXiv 1712.05526")
@@ -17,8 +18,8 @@ class Blend:
 
     Attributes:
         alpha: share of the picture, in (0, 1].
-        pattern: `noise`, one uniform random picture made from `pattern_seed`, or the path of an image file.
-        pattern_seed: seed of the noise; the same picture goes onto every image.
+        pattern: `noise` or `mosaic`, a fine or a coarse random picture made from `pattern_seed`, or the path of an image file.
+        pattern_seed: seed of the picture; the same one goes onto every image.
 
     Source: Chen et al. 2017, section 4 (blended injection). The released ABL code draws new noise for every image, which is
     another attack; this is the published one.
@@ -34,12 +35,6 @@ class Blend:
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> blended copies."""
-        return torch.lerp(images, self._picture(images).to(images).expand_as(images), self.alpha)
-
-    def _picture(self, images: Tensor) -> Tensor:
         channels, height, width = images.shape[1:]
-        if self.pattern == "noise":
-            return torch.rand(channels, height, width, generator=torch.Generator().manual_seed(self.pattern_seed))
-        from mithridate.datasets.pictures import read_picture  # pillow is only needed here
-
-        return read_picture(self.pattern, channels, (height, width))
+        mixed = picture(self.pattern, channels, (height, width), self.pattern_seed).to(images)
+        return torch.lerp(images, mixed.expand_as(images), self.alpha)
