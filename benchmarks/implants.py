@@ -20,7 +20,9 @@ from pathlib import Path
 from mithridate.methods import find
 
 RESULTS = Path(__file__).parents[1] / "results" / "victims"
-VARIANTS = {  # name of a variant -> flags beside the attack's own defaults
+VARIANTS = {  # flags beside the attack's own defaults; where sources are poisoned, there must be clean images of them left
+    "tact": ["--trigger", "tact:sources=1,2,3"],
+    "composite": ["--trigger", "composite:sources=1,3,4"],
     "badnets_all_to_all": ["--trigger", "badnets", "--target", "all-to-all"],
     "sig_clean_label": ["--trigger", "sig:clean_label=true"],
 }
