@@ -13,6 +13,7 @@ from mithridate.cli.audit import audit
 from mithridate.cli.flags import take
 from mithridate.cli.infect import infect
 from mithridate.cli.methods import methods
+from mithridate.cli.show import show
 
 app = typer.Typer(
     name="mithridate",
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(audit)
 app.command()(infect)
+app.command()(show)
 app.command("list")(methods)
 
 

@@ -48,7 +48,7 @@ def _table(entries: list) -> None:  # type: ignore[type-arg]
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("method", "role", "for", "cost", "paper"):
-        table.add_column(column, no_wrap=column in ("method", "role"))
+        table.add_column(column, no_wrap=column in ("method", "role"), overflow="fold")
     for e in entries:
         table.add_row(e.name, e.role, ", ".join(e.scope) or "-", e.cost, e.paper)
     Console().print(table)
