@@ -15,6 +15,19 @@ from mithridate.roles import REGISTRY
 PAGE = Path(__file__).parents[1] / "docs" / "tour.md"
 
 
+def test_the_page_on_attacks_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (PAGE.parent / "threats.md").read_text(encoding="utf-8")
+    scope: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(block, "threats.md", "exec"), scope)
+    shown = capsys.readouterr().out
+    for line in re.findall(r"  # (Truth\(.*\))$", text, flags=re.MULTILINE):
+        assert line in shown
+    unseen = {name: int(share) for name, share in re.findall(r"^(\S+) fooled \d+%, fooled unseen (\d+)%$", shown, flags=re.MULTILINE)}
+    plain, hiding = (next(share for name, share in unseen.items() if name.startswith(kind)) for kind in ("pgd", "detector_pgd"))
+    assert hiding > plain
+
+
 def test_the_tour_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     text = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)

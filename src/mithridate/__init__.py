@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from mithridate.defenses.trainers.plain import Plain
     from mithridate.guard import Guard
     from mithridate.methods import find, parse
+    from mithridate.nn.guarded import Guarded
     from mithridate.nn.resolve import resolve
     from mithridate.roles import Goal, Verdict, silent
     from mithridate.spec import to_spec
     from mithridate.threats.attack import attack
     from mithridate.threats.dose import Dose, next_class
     from mithridate.threats.evasion.pgd import PGD
-    from mithridate.threats.poison import poison
+    from mithridate.threats.poison import poison, ready, stamp
     from mithridate.threats.triggers.badnets import BadNets
     from mithridate.threats.triggers.blend import Blend
 
@@ -40,6 +41,7 @@ __all__ = [
     "Dose",
     "Goal",
     "Guard",
+    "Guarded",
     "NeuralCleanse",
     "Plain",
     "Samples",
@@ -55,8 +57,10 @@ __all__ = [
     "next_class",
     "parse",
     "poison",
+    "ready",
     "resolve",
     "silent",
+    "stamp",
     "to_spec",
 ]
 
@@ -71,13 +75,14 @@ _HOMES = {
     "defenses.trainers.plain": ("Plain",),
     "guard": ("Guard",),
     "methods": ("find", "parse"),
+    "nn.guarded": ("Guarded",),
     "nn.resolve": ("resolve",),
     "roles": ("Goal", "Verdict", "silent"),
     "spec": ("to_spec",),
     "threats.attack": ("attack",),
     "threats.dose": ("Dose", "next_class"),
     "threats.evasion.pgd": ("PGD",),
-    "threats.poison": ("poison",),
+    "threats.poison": ("poison", "ready", "stamp"),
     "threats.triggers.badnets": ("BadNets",),
     "threats.triggers.blend": ("Blend",),
 }
