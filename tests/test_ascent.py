@@ -114,6 +114,55 @@ def test_verdict_of_the_fast_loop_is_taken_in_full_precision() -> None:
     assert bool((found.images.mean((1, 2, 3)) > 0.6).all())
 
 
+class Viewing(nn.Module):
+    """Flattens with `view`, as many models do, which channels-last features do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = small_net()[:3], nn.Linear(8 * 9, 4)
+        self.seen: list[tuple[bool, int]] = []
+        with torch.no_grad():
+            self.head.weight.copy_(torch.randn(4, 72, generator=torch.Generator().manual_seed(0)))
+            self.head.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(x)
+        self.seen.append((features.dtype == torch.bfloat16, len(x)))
+        return self.head(features.view(len(x), -1))
+
+
+class Mixing(Viewing):
+    """Demands float32 features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(x).contiguous()
+        self.seen.append((features.dtype == torch.bfloat16, len(x)))
+        if features.dtype != torch.float32:
+            raise RuntimeError("float32 wanted")
+        return self.head(features.flatten(1))
+
+
+def test_fast_is_as_fast_as_the_model_allows() -> None:
+    images, labels = batch()
+    for model, in_bf16 in ((Viewing(), True), (Mixing(), False)):
+        fast = ascend(model, images, labels, Budget(eps=0.05, steps=3, fast=True))
+        assert all(dtype is in_bf16 for dtype, count in model.seen[2:-1]) and model.seen[-1] == (False, 12)
+        slow = ascend(model, images, labels, Budget(eps=0.05, steps=3))
+        assert torch.equal(fast.predicted, slow.predicted)
+
+
+def test_few_batch_sizes_occur_while_images_leave() -> None:
+    model, (images, _) = Viewing(), batch(64)
+    labels = model.eval()(images).argmax(1)
+    for fast in (False, True):
+        model.seen.clear()
+        found = ascend(model, images, labels, Budget(eps=0.1, steps=20, step=0.005, early_exit=True, fast=fast))
+        sizes = [count for _, count in model.seen]
+        assert all(count % 8 == 0 for count in sizes[2 * fast : 20 + 2 * fast] if count > 8)
+        assert found.gradients < 64 * 20 and len(set(sizes)) > 3
+        assert bool(found.fooled.float().mean() > 0.9)
+
+
 def test_flat_loss_moves_nothing_and_stays_finite() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     nn.init.zeros_(model[1].weight)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from linear import SHAPES, radii
+from linear import problem as near
 from mithridate.nn.ascent import Budget, ascend
 from mithridate.roles import Goal
 from mithridate.threats.evasion.pgd import PGD
@@ -77,6 +79,20 @@ def test_fooling_is_decided_exactly_at_the_radius() -> None:
             attack = PGD(eps=radius * scale, random_start=False)
             found = attack.perturb(model, images[i : i + 1], labels[i : i + 1])
             assert bool(model(found).argmax(1) != labels[i]) is fooled
+
+
+@pytest.mark.parametrize(("shape", "count"), SHAPES)
+@pytest.mark.parametrize(("norm", "fast"), [("linf", True), ("linf", False), ("l2", True), ("l2", False)])
+def test_needs_hardly_more_than_the_exact_radius(shape: Any, count: int, norm: Any, fast: bool) -> None:
+    model, images, labels = near(shape, count, classes=2)
+    exact = radii(model, images, labels, norm)
+    for scale, fooled in ((0.995, False), (1.05, True)):
+        for i in range(min(count, 4)):
+            attack = PGD(norm=norm, eps=float(exact[i]) * scale, steps=20, random_start=False, fast=fast)
+            found = attack.perturb(model, images[i : i + 1], labels[i : i + 1])
+            assert bool(model(found).argmax(1) != labels[i]) is fooled
+    together = PGD(norm=norm, eps=float(exact.max()) * 1.05, steps=20, random_start=False, fast=fast).perturb(model, images, labels)
+    assert bool((model(together).argmax(1) != labels).all())
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -16,6 +16,8 @@ from torch.nn.functional import cross_entropy
 from mithridate.nn.modes import check_logits, frozen
 from mithridate.roles import Goal
 
+SIZES = 8  # batch sizes an ascent passes through at most, while images leave it: convolutions set themselves up anew for each
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
@@ -30,7 +32,7 @@ class Budget:
         momentum: share of the earlier directions kept in each step, in [0, 1) (Dong et al., CVPR 2018, algorithm 1).
         loss: what is raised: cross-entropy, or the margin of the best other logit, which no confidence can flatten.
         early_exit: images that reach the goal leave the batch and stay as they are.
-        fast: gradients in bf16 and channels-last; the verdict is taken in full precision all the same.
+        fast: gradients in bf16 and channels-last, as far as the model can; the verdict is taken in full precision all the same.
 
     Raises:
         ValueError: a field out of its range.
@@ -109,11 +111,12 @@ def ascend(
         raise ValueError("generator must be given for a random start, got None")
     with frozen(model), torch.enable_grad():
         climber = _Climber(model, images.detach(), labels.to(images.device), budget, goal)
-        climber.run(_random_start(climber.x, budget, generator) if budget.random_start else climber.x, budget.fast)
+        layout = _fast_layout(model, climber.x) if budget.fast else None
+        climber.run(_random_start(climber.x, budget, generator) if budget.random_start else climber.x, layout)
         logits = climber.verdict()
-        if budget.fast and budget.early_exit and climber.mistaken(logits).any():
-            climber.run(climber.found, False, climber.mistaken(logits))
-            logits = climber.verdict()
+        if layout and bool((again := climber.mistaken(logits)).any()):
+            climber.run(climber.found, None, again)
+            logits[again] = climber.verdict(again)
         return climber.result(logits)
 
 
@@ -128,26 +131,29 @@ class _Climber:
         self.left_early = torch.zeros_like(labels, dtype=torch.bool)
         self.gradients = self.forwards = 0
 
-    def run(self, start: Tensor, fast: bool, chosen: Tensor | None = None) -> None:
-        """All steps from `start`, for the `chosen` images (n,) or for all."""
+    def run(self, start: Tensor, layout: torch.memory_format | None, chosen: Tensor | None = None) -> None:
+        """All steps from `start`, for the `chosen` images (n,) or for all; in bf16 where a fast layout is given."""
         active = torch.arange(len(start), device=start.device) if chosen is None else chosen.nonzero().flatten()
-        self.found, velocity = start.clone(), torch.zeros_like(start)[active]
+        self.found, most = start.clone(), len(active)
+        x, center = start[active], self.x[active]
+        velocity = torch.zeros_like(x)
         for _ in range(self.budget.steps):
-            logits, gradient = self._gradient(self.found[active], active, fast)
-            if self.budget.early_exit:
-                keep = ~self._reached(logits, active)
-                self.left_early[active[~keep]] = True
-                active, gradient, velocity = active[keep], gradient[keep], velocity[keep]
+            logits, gradient = self._gradient(x, self.anchor[active], most, layout)
+            if self.budget.early_exit and bool((left := self._reached(logits, active)).any()):
+                self.found[active[left]], self.left_early[active[left]] = x[left], True
+                active, x, center, gradient, velocity = (rows[~left] for rows in (active, x, center, gradient, velocity))
             if not len(active):
                 break
             velocity = self.budget.momentum * velocity + gradient / _spread(gradient.abs().mean((1, 2, 3)))
-            self.found[active] = project(self.found[active] + _step(velocity, self.budget), self.x[active], self.budget)
+            x = project(x + _step(velocity, self.budget), center, self.budget)
+        self.found[active] = x
 
-    def verdict(self) -> Tensor:
-        """Logits (n, classes) of the images found, in full precision."""
-        self.forwards += len(self.found)
+    def verdict(self, chosen: Tensor | None = None) -> Tensor:
+        """Logits (n, classes) of the images found, or of the `chosen` (n,) ones, in full precision."""
+        found = self.found if chosen is None else self.found[chosen]
+        self.forwards += len(found)
         with torch.no_grad():
-            return check_logits(self.model(self.found), len(self.found))
+            return check_logits(self.model(found), len(found))
 
     def mistaken(self, logits: Tensor) -> Tensor:
         """Images (n,) that left early on a bf16 verdict which full precision does not confirm."""
@@ -159,16 +165,39 @@ class _Climber:
         objective = self.sign * _loss(logits, self.anchor, self.budget.loss)
         return Ascent(self.found, fooled, predicted, objective, self.gradients, self.forwards)
 
-    def _gradient(self, x: Tensor, active: Tensor, fast: bool) -> tuple[Tensor, Tensor]:
-        x = x.contiguous(memory_format=torch.channels_last if fast else torch.contiguous_format).requires_grad_()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
+    def _gradient(self, x: Tensor, anchor: Tensor, most: int, layout: torch.memory_format | None) -> tuple[Tensor, Tensor]:
+        count, x, anchor = len(x), _filled(x, most), _filled(anchor, most)
+        x = x.contiguous(memory_format=layout or torch.contiguous_format).detach().requires_grad_()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=layout is not None):
             logits = check_logits(self.model(x), len(x)).to(x.dtype)
-        objective = self.sign * _loss(logits, self.anchor[active], self.budget.loss)
+        objective = self.sign * _loss(logits, anchor, self.budget.loss)
         self.gradients, self.forwards = self.gradients + len(x), self.forwards + len(x)
-        return logits.detach(), torch.autograd.grad(objective.sum(), x)[0]
+        return logits.detach()[:count], torch.autograd.grad(objective.sum(), x)[0][:count]
 
     def _reached(self, logits: Tensor, active: Tensor) -> Tensor:
         return self.goal[active].reached(logits.argmax(1), self.labels[active])
+
+
+def _filled(rows: Tensor, most: int) -> Tensor:
+    """The rows, the first one repeated until their number is an eighth of `most`, or two eighths, or more of them."""
+    extra = min(-len(rows) % math.ceil(most / SIZES), most - len(rows))
+    return torch.cat([rows, rows[:1].expand(extra, *rows.shape[1:])]) if extra else rows
+
+
+@torch.no_grad()
+def _fast_layout(model: nn.Module, images: Tensor) -> torch.memory_format | None:
+    """The fastest memory layout in which the model takes bf16; None for a model that mixes types by hand.
+
+    Models that flatten their features with `view` cannot take channels-last.
+    """
+    for layout in (torch.channels_last, torch.contiguous_format):
+        try:
+            with torch.autocast(images.device.type, torch.bfloat16):
+                model(images[:2].contiguous(memory_format=layout))
+        except RuntimeError:
+            continue
+        return layout
+    return None
 
 
 def project(x: Tensor, center: Tensor, budget: Budget) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mithridate.nn.ascent import Ascent, Budget, ascend
+from mithridate.nn.modes import has_fast_bf16
 from mithridate.roles import Goal, register
 from mithridate.threats.batches import in_batches
 
@@ -42,7 +43,8 @@ class PGD:
         momentum: share of the earlier directions kept in each step, in [0, 1).
         loss: cross-entropy, or the logit margin, which no confidence can flatten.
         early_exit: stop at the first perturbation that fools; off, the strongest one within the steps is sought.
-        fast: gradients in bf16 and channels-last.
+        fast: gradients in bf16 and channels-last, where images are float32 and the hardware computes bf16; what counts as fooled
+            is decided in full precision.
         batch_size: images attacked at once.
 
     Raises:
@@ -58,7 +60,7 @@ class PGD:
     momentum: float = 0.0
     loss: Literal["ce", "margin"] = "ce"
     early_exit: bool = True
-    fast: bool = False
+    fast: bool = True
     batch_size: int = 256
 
     def __post_init__(self) -> None:
@@ -66,7 +68,7 @@ class PGD:
             raise ValueError(f"restarts must be at least 1, got {self.restarts}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        self._budget()
+        self._budget(fast=False)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """Adversarial examples (n, c, h, w), in [0, 1] and within `eps` of the images to 1e-6.
@@ -89,19 +91,20 @@ class PGD:
         return in_batches(strongest, images, labels, goal, self.batch_size)
 
     def _strongest(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal, generator: torch.Generator) -> Tensor:
-        best = ascend(model, images, labels, self._budget(), goal, generator=generator)
+        budget = self._budget(self.fast and images.dtype == torch.float32 and has_fast_bf16(images.device))
+        best = ascend(model, images, labels, budget, goal, generator=generator)
         found, fooled, objective = best.images, best.fooled, best.objective
         for _ in range(self.restarts - 1):
             again = (~fooled if self.early_exit else torch.ones_like(fooled)).nonzero().flatten()
             if not len(again):
                 break
-            new = ascend(model, images[again], labels[again], self._budget(), goal[again], generator=generator)
+            new = ascend(model, images[again], labels[again], budget, goal[again], generator=generator)
             better = _beats(new, fooled[again], objective[again])
             won = again[better]
             found[won], fooled[won], objective[won] = new.images[better], new.fooled[better], new.objective[better]
         return found
 
-    def _budget(self) -> Budget:
+    def _budget(self, fast: bool) -> Budget:
         return Budget(
             norm=self.norm,
             eps=self.eps,
@@ -111,7 +114,7 @@ class PGD:
             momentum=self.momentum,
             loss=self.loss,
             early_exit=self.early_exit,
-            fast=self.fast,
+            fast=fast,
         )
 
 
