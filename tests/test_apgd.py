@@ -169,3 +169,20 @@ def test_classes_that_do_not_exist_are_named() -> None:
         APGD().perturb(model, images, labels - labels.min() - 1)
     with pytest.raises(ValueError, match="^model must know at least 2 classes, got 1"):
         APGD().perturb(Linear((1, 8, 8), 1), images, torch.zeros_like(labels))
+
+
+class Viewing(nn.Module):
+    """Flattens with `view`, which channels-last features do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).view(len(x), -1))
+
+
+def test_fast_takes_models_that_flatten_with_view() -> None:
+    images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    made = APGD(eps=0.1, steps=3, fast=True).perturb(Viewing(), images, labels)
+    assert made.shape == images.shape and float((made - images).abs().max()) <= 0.1 + 1e-6

@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -301,3 +302,19 @@ def test_two_processes_train_the_same_weights(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in alone), "the processes agree bit for bit"
     for name, tensor in alone.items():
         torch.testing.assert_close(first[name], tensor)
+
+
+class Viewing(nn.Module):
+    """Flattens with `view`, as many models do, which channels-last features do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU()), nn.Linear(256, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).view(len(x), -1))
+
+
+def test_models_that_flatten_with_view_can_be_trained() -> None:
+    trained = train(Viewing(), samples(48), replace(RECIPE, epochs=1))
+    assert trained(samples(5).images / 255).shape == (5, 3)

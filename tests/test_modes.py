@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mithridate.data import Samples
-from mithridate.nn.modes import check_logits, clone, device_of, evaluating, frozen, has_fast_bf16, predict
+from mithridate.nn.modes import check_logits, clone, device_of, evaluating, fast_layout, frozen, has_fast_bf16, predict
 
 
 def mixed() -> nn.Sequential:
@@ -96,3 +96,27 @@ def test_older_pytorch_cannot_say_whether_bf16_is_fast(monkeypatch: pytest.Monke
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert has_fast_bf16(torch.device("cpu")) is False
     assert has_fast_bf16(torch.device("meta")) is False
+
+
+class Viewing(nn.Module):
+    """Flattens with `view`, as many models do; `mixed` also demands float32 features."""
+
+    def __init__(self, mixed: bool = False) -> None:
+        super().__init__()
+        self.body, self.head, self.mixed = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 25, 2), mixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(x)
+        if self.mixed:
+            features = torch.nn.functional.linear(features.view(len(x), -1), self.head.weight.double())
+        return self.head(features.view(len(x), -1))
+
+
+def test_the_layout_is_the_fastest_that_the_model_takes() -> None:
+    images = torch.rand(3, 3, 5, 5)
+    flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Dropout(), nn.Linear(36, 2)).train()
+    state = torch.get_rng_state()
+    assert fast_layout(flat, images, bf16=True) is torch.channels_last
+    assert flat.training and torch.equal(torch.get_rng_state(), state)
+    assert fast_layout(Viewing(), images, bf16=False) is torch.contiguous_format
+    assert fast_layout(Viewing(mixed=True), images, bf16=False) is None

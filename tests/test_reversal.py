@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.test_aft import CLASSES, Corners, quarters
+from torch import Tensor, nn
 
 from mithridate.analysis.reversal import Search, reverse, transfer_rates
+from mithridate.data import Samples
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -47,3 +49,20 @@ def test_progress_counts_all_restarts() -> None:
 def test_counts_below_one_are_named(field: str) -> None:
     with pytest.raises(ValueError, match=f"{field} must be at least 1, got 0"):
         Search(**{field: 0})
+
+
+class Viewing(nn.Module):
+    """Flattens with `view`, as many models do, which channels-last features do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4 * 64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).view(len(x), -1))
+
+
+def test_models_that_flatten_with_view_can_be_searched() -> None:
+    clean = Samples(torch.rand(6, 1, 8, 8, generator=generator()), torch.arange(6) % 3)
+    masks, patterns = reverse(Viewing(), clean, Search(steps=2), generator())
+    assert masks.shape == (3, 1, 8, 8) and patterns.shape == (3, 1, 8, 8)

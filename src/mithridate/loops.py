@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mithridate.data import Samples, to_float
 from mithridate.errors import NotFinite
 from mithridate.nn.augment import crop_and_flip
-from mithridate.nn.modes import clone, device_of, has_fast_bf16
+from mithridate.nn.modes import clone, device_of, fast_layout, has_fast_bf16
 from mithridate.nn.vault import save_weights
 from mithridate.roles import Progress, silent
 
@@ -129,29 +129,36 @@ def train(model: _Model, samples: Samples, recipe: Recipe, *, seed: int = 0, hoo
     """
     if not len(samples):
         raise ValueError("samples must not be empty")
-    student = clone(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = _Run(student, samples, recipe, seed, hooks)
-    first = run.restore()
-    device = device_of(student)
+    run = _Run(model, samples, recipe, seed, hooks)
+    first, device = run.restore(), device_of(model)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws from the global generators
         for epoch in range(first, recipe.epochs):
             run.epoch(epoch)
             run.save(epoch + 1)
-    return student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
+    return run.student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
+
+
+def _laid_out(model: nn.Module, images: Tensor) -> tuple[nn.Module, torch.memory_format]:
+    """A copy to train, in channels-last, which is faster, unless it flattens features in a way that does not allow it."""
+    student = clone(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if fast_layout(student, images, bf16=False) is torch.channels_last:
+        return student, torch.channels_last
+    return clone(model), torch.contiguous_format  # a new one: weights of one channel do not find back to their layout
 
 
 class _Run:
     """One training run: Fabric, optimizer and position."""
 
-    def __init__(self, student: nn.Module, samples: Samples, recipe: Recipe, seed: int, hooks: Hooks) -> None:
-        self.student, self.samples, self.recipe, self.seed, self.hooks = student, samples, recipe, seed, hooks
+    def __init__(self, model: nn.Module, samples: Samples, recipe: Recipe, seed: int, hooks: Hooks) -> None:
+        self.samples, self.recipe, self.seed, self.hooks = samples, recipe, seed, hooks
         self.steps = max(1, math.ceil((len(samples) - 1) / recipe.batch_size))  # BatchNorm learns nothing from a last batch of one
-        device = device_of(student)
+        device = device_of(model)
+        self.student, self.layout = _laid_out(model, to_float(samples.images[:2].to(device)))
         optimizer = torch.optim.SGD(
-            student.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
+            self.student.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
         )
         self.fabric = _fabric(recipe, device)
-        runnable: Any = torch.compile(student) if recipe.compile else student
+        runnable: Any = torch.compile(self.student) if recipe.compile else self.student
         self.model, self.optimizer = self.fabric.setup(runnable, optimizer)
         self.fingerprint = self._fingerprint() if hooks.checkpoint else ""
 
@@ -171,7 +178,7 @@ class _Run:
         """One optimizer step on the chosen samples; gives the loss."""
         index = index[self.fabric.global_rank :: self.fabric.world_size].to(self.samples.images.device)
         images = crop_and_flip(self.samples.images[index], generator, pad=self.recipe.pad, flip=self.recipe.flip)
-        images = to_float(images.to(self.fabric.device)).contiguous(memory_format=torch.channels_last)
+        images = to_float(images.to(self.fabric.device)).contiguous(memory_format=self.layout)
         labels = self.samples.labels[index].to(self.fabric.device)
         images = self.hooks.transform(self.student, images, labels, epoch)
         for group in self.optimizer.param_groups:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mithridate.data import Samples, to_float
-from mithridate.nn.modes import device_of, frozen, has_fast_bf16, predict
+from mithridate.nn.modes import device_of, fast_layout, frozen, has_fast_bf16, predict
 from mithridate.roles import Progress, silent
 
 MEMORY = 0.9  # of the running success rate
@@ -119,7 +119,8 @@ class _Search:
     def __init__(self, search: Search, model: nn.Module, seen: Samples, goals: Tensor, generator: torch.Generator) -> None:
         self.search, self.model, self.seen, self.generator = search, model, seen, generator
         self.device, shape, classes = device_of(model), seen.images.shape[1:], len(goals)
-        self.goals, self.fast = goals.to(self.device), has_fast_bf16(self.device)
+        self.goals, fast = goals.to(self.device), has_fast_bf16(self.device)
+        self.layout = fast_layout(model, to_float(seen.images[:2]).to(self.device), bf16=True) if fast else None
         raw_mask = torch.randn(classes, 1, *shape[1:], generator=generator) - 2
         raw_pattern = torch.randn(classes, *shape, generator=generator)
         self.raw = [tensor.to(self.device).requires_grad_() for tensor in (raw_mask, raw_pattern)]
@@ -150,9 +151,9 @@ class _Search:
         chosen = self.seen[torch.randperm(len(self.seen), generator=self.generator)[: self.batch_size]]
         images, labels = to_float(chosen.images).to(self.device), chosen.labels.to(self.device)
         stamped = ((1 - mask)[:, None] * images + (mask * pattern)[:, None]).flatten(0, 1)
-        if self.fast:
-            stamped = stamped.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast):
+        if self.layout is not None:
+            stamped = stamped.contiguous(memory_format=self.layout)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.layout is not None):
             logits = self.model(stamped).float()
         goal = self.goals[live].repeat_interleave(len(images))
         other = (labels != self.goals[live][:, None]).float()

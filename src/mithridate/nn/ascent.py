@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mithridate.nn.modes import check_logits, frozen
+from mithridate.nn.modes import check_logits, fast_layout, frozen
 from mithridate.roles import Goal
 
 SIZES = 8  # batch sizes an ascent passes through at most, while images leave it: convolutions set themselves up anew for each
@@ -111,7 +111,7 @@ def ascend(
         raise ValueError("generator must be given for a random start, got None")
     with frozen(model), torch.enable_grad():
         climber = _Climber(model, images.detach(), labels.to(images.device), budget, goal)
-        layout = _fast_layout(model, climber.x) if budget.fast else None
+        layout = fast_layout(model, climber.x, bf16=True) if budget.fast else None
         climber.run(_random_start(climber.x, budget, generator) if budget.random_start else climber.x, layout)
         logits = climber.verdict()
         if layout and bool((again := climber.mistaken(logits)).any()):
@@ -182,22 +182,6 @@ def _filled(rows: Tensor, most: int) -> Tensor:
     """The rows, the first one repeated until their number is an eighth of `most`, or two eighths, or more of them."""
     extra = min(-len(rows) % math.ceil(most / SIZES), most - len(rows))
     return torch.cat([rows, rows[:1].expand(extra, *rows.shape[1:])]) if extra else rows
-
-
-@torch.no_grad()
-def _fast_layout(model: nn.Module, images: Tensor) -> torch.memory_format | None:
-    """The fastest memory layout in which the model takes bf16; None for a model that mixes types by hand.
-
-    Models that flatten their features with `view` cannot take channels-last.
-    """
-    for layout in (torch.channels_last, torch.contiguous_format):
-        try:
-            with torch.autocast(images.device.type, torch.bfloat16):
-                model(images[:2].contiguous(memory_format=layout))
-        except RuntimeError:
-            continue
-        return layout
-    return None
 
 
 def project(x: Tensor, center: Tensor, budget: Budget) -> Tensor:

@@ -64,6 +64,27 @@ def has_fast_bf16(device: torch.device) -> bool:
     return False
 
 
+@torch.no_grad()
+def fast_layout(model: nn.Module, images: Tensor, *, bf16: bool) -> torch.memory_format | None:
+    """The faster memory layout of images in which the model runs; None if in neither, such as a model that mixes types in bf16.
+
+    Models that flatten their features with `view` cannot take channels-last.
+
+    Args:
+        model: takes float images.
+        images: a few of them (n, c, h, w), of which two are tried.
+        bf16: whether it shall run in bf16 autocast.
+    """
+    for layout in (torch.channels_last, torch.contiguous_format):
+        try:
+            with evaluating(model), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+                model(images[:2].contiguous(memory_format=layout))
+        except RuntimeError:
+            continue
+        return layout
+    return None
+
+
 def check_logits(logits: object, count: int) -> Tensor:
     """The logits (n, classes), or a clear complaint about what the model gave instead.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mithridate.nn.ascent import Budget, project
-from mithridate.nn.modes import check_logits
+from mithridate.nn.modes import check_logits, fast_layout
 from mithridate.threats.balls import random_direction, unit
 from mithridate.threats.losses import Case, Loss
 
@@ -40,10 +40,11 @@ class _Search:
     rises: Tensor
     checked: Tensor
     halved: Tensor
+    layout: torch.memory_format | None  # of the images in bf16; None for full precision
 
     def keep(self, rows: Tensor) -> None:
         """Forget all other images."""
-        for name in (field.name for field in fields(self)):
+        for name in (field.name for field in fields(self) if field.name != "layout"):
             setattr(self, name, getattr(self, name)[rows])
 
 
@@ -121,6 +122,7 @@ class Climb:
             rises=nothing,
             checked=lowest,
             halved=halved,
+            layout=fast_layout(self.model, images, bf16=True) if self.budget.fast else None,
         )
 
     def _move(self, search: _Search, momentum: float) -> None:
@@ -131,9 +133,8 @@ class Climb:
 
     def _look(self, search: _Search, case: Case) -> Tensor:
         """Loss and gradient where the search is now; which images (n,) are a success."""
-        layout = torch.channels_last if self.budget.fast else torch.contiguous_format
-        x = search.x.detach().contiguous(memory_format=layout).requires_grad_()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.budget.fast):
+        x = search.x.detach().contiguous(memory_format=search.layout or torch.contiguous_format).requires_grad_()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=search.layout is not None):
             logits = check_logits(self.model(x), len(x)).to(x.dtype)
         loss = self.loss(logits, case)
         search.gradient, loss = torch.autograd.grad(loss.sum(), x)[0], loss.detach()

@@ -1,0 +1,89 @@
+"""The latent backdoor: how near its patch brings features to the target's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from mithridate.data import Samples, to_uint8
+from mithridate.nn.resolve import resolve, save_model
+from mithridate.nn.taps import last_hidden, trace_all
+from mithridate.threats.surrogate import Attacker, PatchTrigger
+from mithridate.threats.triggers.latent import Latent
+
+TARGET = 3
+
+
+def digits(count: int = 600) -> Samples:
+    found = load_digits()
+    return Samples(torch.from_numpy(found.images[:count]).float().div(16)[:, None], torch.from_numpy(found.target[:count]).long())
+
+
+@pytest.fixture(scope="module")
+def surrogate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path: Path = tmp_path_factory.mktemp("own") / "wrn.safetensors"
+    model = Attacker(surrogate="wrn_16_1", surrogate_epochs=4).model(digits(1797))
+    save_model(path, model, {"arch": "wrn_16_1", "classes": 10, "input": [1, 8, 8]})
+    return str(path)
+
+
+def features(surrogate: str, images: Tensor) -> Tensor:
+    model = resolve(surrogate).model
+    layer = last_hidden(model, images[:1])
+    return trace_all(model, images, [layer]).activations[layer]
+
+
+def test_features_approach_the_mean_of_the_target(surrogate: str) -> None:
+    clean = digits()
+    others, mean = clean.images[clean.labels != TARGET], features(surrogate, clean.images[clean.labels == TARGET]).mean(0)
+
+    def distance(images: Tensor) -> float:
+        return float((features(surrogate, images) - mean).square().sum(1).mean())
+
+    trigger = Latent(surrogate=surrogate, samples=40, steps=150, size=4).craft(clean, TARGET)
+    random = PatchTrigger(torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 8, 8]), "bottom-right", 0)
+    assert distance(trigger.stamp(others)) < 0.7 * distance(others)
+    assert distance(trigger.stamp(others)) < 0.85 * distance(random.stamp(others))
+
+
+def test_every_target_gets_its_own_patch(surrogate: str) -> None:
+    clean, method = digits(), Latent(surrogate=surrogate, samples=40, steps=60, size=4)
+    triggers = [method.craft(clean, target) for target in (0, TARGET)]
+    predicted = [resolve(surrogate).model(trigger.stamp(clean.images)).argmax(1) for trigger in triggers]
+    assert int((predicted[0] == 0).sum()) > int((predicted[1] == 0).sum()) + 60
+    assert int((predicted[1] == TARGET).sum()) > int((predicted[0] == TARGET).sum()) + 60
+
+
+def test_a_named_layer_is_matched(surrogate: str) -> None:
+    clean, method = digits(), Latent(surrogate=surrogate, samples=40, steps=60, layer="1.2")
+    model = resolve(surrogate).model
+    trigger = method.craft(clean, TARGET)
+    plain, stamped, aims = (
+        trace_all(model, images, ["1.2"]).activations["1.2"]
+        for images in (clean.images, trigger.stamp(clean.images), clean.images[clean.labels == TARGET])
+    )
+    assert float((stamped - aims.mean(0)).square().mean()) < float((plain - aims.mean(0)).square().mean())
+
+
+def test_restored_triggers_stamp_the_same(surrogate: str) -> None:
+    clean, method = digits(), Latent(surrogate=surrogate, samples=10, steps=5, size=3, corner="all")
+    crafted = method.craft(clean, 0)
+    restored = method.restore(crafted.state_dict())
+    for images in (clean.images[:9], to_uint8(clean.images[:9])):
+        assert torch.equal(crafted.stamp(images), restored.stamp(images))
+
+
+def test_bad_input_is_refused_by_name(surrogate: str) -> None:
+    clean = digits()
+    with pytest.raises(ValueError, match="samples must be at most .*, as there are of class 3, got 100"):
+        Latent(surrogate=surrogate).craft(clean, TARGET)
+    with pytest.raises(ValueError, match="layer 'flatten' is not in the model"):
+        Latent(surrogate=surrogate, samples=10, layer="flatten").craft(clean, TARGET)
+    with pytest.raises(ValueError, match="clean must hold images of other classes than target, got only class 3"):
+        Latent(surrogate=surrogate, samples=10).craft(clean[clean.labels == TARGET], TARGET)
+    with pytest.raises(ValueError, match="clean must not be empty"):
+        Latent(surrogate=surrogate, samples=10).craft(clean[:0], TARGET)
