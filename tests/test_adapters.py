@@ -20,7 +20,7 @@ from mithridate.roles import Goal
 from mithridate.spec import REGISTRY, parse, to_spec
 from mithridate.threats.attack import attack
 from mithridate.threats.evasion.pgd import PGD
-from mithridate.threats.foreign import read_options
+from mithridate.threats.searching.foreign import read_options
 
 PACKAGES = ("foolbox", "torchattacks", "adv_lib", "art")
 FIRST = {"foolbox": "foolbox", "torchattacks": "torchattacks", "adv_lib": "adv_lib.attacks", "art": "art.attacks.evasion"}

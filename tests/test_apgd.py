@@ -13,9 +13,9 @@ from mithridate.nn.ascent import Budget
 from mithridate.nn.modes import frozen
 from mithridate.roles import Goal
 from mithridate.threats.attack import attack
-from mithridate.threats.auto_pgd import Climb, checkpoints
 from mithridate.threats.evasion.apgd import APGD
-from mithridate.threats.losses import Case, away, dlr, lead, rivals, targeted_dlr
+from mithridate.threats.searching.auto_pgd import Climb, checkpoints
+from mithridate.threats.searching.losses import Case, away, dlr, lead, rivals, targeted_dlr
 
 LOSSES = ("ce", "dlr", "targeted_dlr")
 

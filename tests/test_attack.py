@@ -10,8 +10,8 @@ from mithridate.nn.effort import metered
 from mithridate.nn.modes import frozen
 from mithridate.roles import Goal
 from mithridate.threats.attack import attack
-from mithridate.threats.batches import in_batches
 from mithridate.threats.evasion.pgd import PGD
+from mithridate.threats.searching.batches import in_batches
 
 
 def model() -> nn.Module:

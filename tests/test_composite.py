@@ -11,8 +11,8 @@ from torch import Tensor
 from mithridate import judge
 from mithridate.data import Samples
 from mithridate.threats.dose import Dose
-from mithridate.threats.halves import DRAWS, mix, own_chance
 from mithridate.threats.poison import poison
+from mithridate.threats.stamping.halves import DRAWS, mix, own_chance
 from mithridate.threats.triggers.composite import Composed, Composite
 from small_victims import colors, victim
 

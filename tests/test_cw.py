@@ -11,9 +11,9 @@ from torch import nn
 from linear import SHAPES, problem, radii
 from mithridate.nn.effort import metered
 from mithridate.roles import Goal
-from mithridate.threats.balls import lengths
 from mithridate.threats.evasion.cw import CW
-from mithridate.threats.losses import margin
+from mithridate.threats.searching.balls import lengths
+from mithridate.threats.searching.losses import margin
 
 QUICK: dict[str, Any] = {"steps": 100}
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from linear import SHAPES, Linear, problem, radii
 from mithridate.nn.effort import metered
 from mithridate.roles import Goal
-from mithridate.threats.balls import lengths, unit
 from mithridate.threats.evasion.deepfool import DeepFool
+from mithridate.threats.searching.balls import lengths, unit
 
 
 @pytest.mark.parametrize(("shape", "count"), SHAPES)

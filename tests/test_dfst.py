@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 from torch import Tensor
 
-from mithridate.threats import colors
+from mithridate.threats.stamping import colors
 from mithridate.threats.triggers.dfst import DFST
 
 

@@ -11,9 +11,9 @@ from scipy.optimize import linprog, minimize
 from linear import SHAPES, problem, radii
 from mithridate.roles import Goal
 from mithridate.threats.attack import attack
-from mithridate.threats.balls import lengths
 from mithridate.threats.evasion.fab import FAB
-from mithridate.threats.hyperplane import onto_plane
+from mithridate.threats.searching.balls import lengths
+from mithridate.threats.searching.hyperplane import onto_plane
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -14,7 +14,7 @@ from mithridate.nn.resolve import resolve, save_model
 from mithridate.nn.taps import last_hidden, trace_all
 from mithridate.threats.dose import Dose
 from mithridate.threats.poison import poison
-from mithridate.threats.surrogate import Attacker
+from mithridate.threats.stamping.surrogate import Attacker
 from mithridate.threats.triggers.feature_collision import FeatureCollision
 
 TARGET = 3

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.fft import dctn, idctn
 
-from mithridate.threats.frequency import cosines, inverse_dct
+from mithridate.threats.stamping.frequency import cosines, inverse_dct
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 12), (1, 4), (32, 31)])

@@ -14,7 +14,7 @@ from mithridate.nn.modes import predict
 from mithridate.nn.resolve import resolve, save_model
 from mithridate.threats.dose import Dose
 from mithridate.threats.poison import poison
-from mithridate.threats.surrogate import Attacker
+from mithridate.threats.stamping.surrogate import Attacker
 from mithridate.threats.triggers.label_consistent import ROBUST, LabelConsistent
 
 TARGET = 3

@@ -12,7 +12,8 @@ from torch import Tensor
 from mithridate.data import Samples, to_uint8
 from mithridate.nn.resolve import resolve, save_model
 from mithridate.nn.taps import last_hidden, trace_all
-from mithridate.threats.surrogate import Attacker, PatchTrigger
+from mithridate.threats.stamping.fitted import PatchTrigger
+from mithridate.threats.stamping.surrogate import Attacker
 from mithridate.threats.triggers.latent import Latent
 
 TARGET = 3

@@ -17,7 +17,7 @@ from mithridate.spec import find, parse
 from mithridate.threats import planting
 from mithridate.threats.dynamic import DynamicTrigger, sharp
 from mithridate.threats.planted import input_aware, lira, wanet_noise
-from mithridate.threats.warp import field, warp
+from mithridate.threats.stamping.warp import field, warp
 
 TINY = "epochs=3,batch_size=8,pad=1,lr=0.05,precision=fp32"
 NAMES = [entry.name for entry in find(role="planter")]

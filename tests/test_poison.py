@@ -13,8 +13,8 @@ from torch import Tensor
 from mithridate.data import Samples, to_float, to_uint8
 from mithridate.roles import Trigger
 from mithridate.threats.dose import Dose, next_class
-from mithridate.threats.patches import CORNERS
 from mithridate.threats.poison import CHUNK, poison, stamp
+from mithridate.threats.stamping.patches import CORNERS
 from mithridate.threats.triggers.badnets import BadNets
 from mithridate.threats.triggers.blend import Blend
 

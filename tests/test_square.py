@@ -12,8 +12,8 @@ from linear import problem, radii
 from mithridate.roles import Goal
 from mithridate.threats.attack import attack
 from mithridate.threats.evasion.square import Square
-from mithridate.threats.losses import Case
-from mithridate.threats.squares import bump, l2_square, l2_start, linf_square, linf_start, side_of_square
+from mithridate.threats.searching.losses import Case
+from mithridate.threats.searching.squares import bump, l2_square, l2_start, linf_square, linf_start, side_of_square
 
 LARGE_ENOUGH = [  # random slopes have no squares in them: the larger the image, the more queries the last few percent take
     ("linf", (1, 8, 8), 1.05, 800),

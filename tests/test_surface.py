@@ -16,7 +16,13 @@ from mithridate.roles import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "mithridate"
-METHOD_FILES = [path for part in ("threats", "defenses") for path in sorted((SOURCE / part).glob("*/*.py")) if path.stem != "__init__"]
+SHARED = ("stamping", "searching")  # what methods have in common
+METHOD_FILES = [
+    path
+    for part in ("threats", "defenses")
+    for path in sorted((SOURCE / part).glob("*/*.py"))
+    if path.stem != "__init__" and path.parent.name not in SHARED
+]
 
 
 def run(code: str) -> str:

@@ -13,7 +13,8 @@ from mithridate.data import Samples, to_uint8
 from mithridate.nn.models import initialize
 from mithridate.nn.resolve import resolve, save_model
 from mithridate.nn.taps import last_hidden, trace_all
-from mithridate.threats.surrogate import Attacker, PatchTrigger
+from mithridate.threats.stamping.fitted import PatchTrigger
+from mithridate.threats.stamping.surrogate import Attacker
 from mithridate.threats.triggers.trojan_nn import TrojanNN
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mithridate.threats.stamping.warp import field, jitter, warp
 from mithridate.threats.triggers.wanet import WaNet
-from mithridate.threats.warp import field, jitter, warp
 
 
 def images(count: int = 6, height: int = 16, width: int = 12) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mithridate.threats.warp import field, jitter, warp
+from mithridate.threats.stamping.warp import field, jitter, warp
 
 
 def seeded(seed: int = 0) -> torch.Generator:

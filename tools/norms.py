@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RATCHET = Path(__file__).with_suffix(".json")
 WINDOW = 6
+SHARED = ("stamping", "searching")  # folders of `threats` that hold what methods have in common
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = Function | ast.ClassDef
 
@@ -97,9 +98,9 @@ class Source:
 
     @property
     def is_method(self) -> bool:
-        """Whether it holds one method: a file two folders down in `threats` or `defenses`."""
+        """Whether it holds one method: a file two folders down in `threats` or `defenses`, and not what methods share."""
         parts = self.place.parts
-        return len(parts) == 4 and parts[1] in ("threats", "defenses") and parts[-1] != "__init__.py"
+        return len(parts) == 4 and parts[1] in ("threats", "defenses") and parts[2] not in SHARED and parts[-1] != "__init__.py"
 
     @property
     def in_cli(self) -> bool:

@@ -138,7 +138,7 @@ def train(model: _Model, samples: Samples, recipe: Recipe, *, seed: int = 0, hoo
     return run.student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
 
 
-def _laid_out(model: nn.Module, images: Tensor) -> tuple[nn.Module, torch.memory_format]:
+def _laid_out(model: nn.Module, images: Tensor) -> tuple[Any, torch.memory_format]:
     """A copy to train, in channels-last, which is faster, unless it flattens features in a way that does not allow it."""
     student = clone(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fast_layout(student, images, bf16=False) is torch.channels_last:
@@ -178,7 +178,7 @@ class _Run:
         """One optimizer step on the chosen samples; gives the loss."""
         index = index[self.fabric.global_rank :: self.fabric.world_size].to(self.samples.images.device)
         images = crop_and_flip(self.samples.images[index], generator, pad=self.recipe.pad, flip=self.recipe.flip)
-        images = to_float(images.to(self.fabric.device)).contiguous(memory_format=self.layout)
+        images = to_float(images.to(self.fabric.device)).clone(memory_format=self.layout)  # `contiguous` keeps odd strides of one channel
         labels = self.samples.labels[index].to(self.fabric.device)
         images = self.hooks.transform(self.student, images, labels, epoch)
         for group in self.optimizer.param_groups:

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats.foreign import Aim, Fenced, Foreign, MissingPackage, invoke, load, pick, quiet
+from mithridate.threats.searching.foreign import Aim, Fenced, Foreign, MissingPackage, invoke, load, pick, quiet
 
 SPARES = {name: ModuleType(name) for name in ("visdom", "torchvision")}  # stand in while adv-lib is imported
 vars(SPARES["torchvision"])["models"] = None

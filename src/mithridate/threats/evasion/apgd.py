@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from mithridate.nn.ascent import Budget
 from mithridate.nn.modes import frozen
 from mithridate.roles import Goal, register
-from mithridate.threats.attempts import destinations, first_look, one_by_one
-from mithridate.threats.auto_pgd import Climb
-from mithridate.threats.batches import in_batches
-from mithridate.threats.losses import Case, Loss, away, dlr, targeted_dlr, towards
+from mithridate.threats.searching.attempts import destinations, first_look, one_by_one
+from mithridate.threats.searching.auto_pgd import Climb
+from mithridate.threats.searching.batches import in_batches
+from mithridate.threats.searching.losses import Case, Loss, away, dlr, targeted_dlr, towards
 
 LOSSES: dict[str, Loss] = {"ce": away, "dlr": dlr, "targeted_dlr": targeted_dlr}
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mithridate.errors import MissingExtra
 from mithridate.roles import register
-from mithridate.threats.foreign import Aim, Fenced, Foreign, invoke, load, pick
+from mithridate.threats.searching.foreign import Aim, Fenced, Foreign, invoke, load, pick
 
 NO_IMAGES = ("FrameSaliency", "LowProFool", "OverTheAir", "Overload")
 NEED_MORE = ("AdversarialPatch", "FeatureAdversaries", "GRAPHITE", "Laser", "SNAL", "TargetedUniversal", "VirtualAdversarial")

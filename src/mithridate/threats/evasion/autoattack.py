@@ -20,7 +20,7 @@ from mithridate.nn.ascent import check_batch
 from mithridate.nn.modes import evaluating
 from mithridate.roles import Evasion, Goal, register
 from mithridate.spec import find, make
-from mithridate.threats.attempts import first_look
+from mithridate.threats.searching.attempts import first_look
 
 STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
 PARTS = {  # the names of the ensemble's parts -> method and fields

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from mithridate.nn.modes import check_logits, frozen
 from mithridate.roles import Goal, register
-from mithridate.threats.attempts import destinations, first_look
-from mithridate.threats.balls import lengths
-from mithridate.threats.batches import in_batches
-from mithridate.threats.hyperplane import onto_plane
-from mithridate.threats.losses import Case, lead
+from mithridate.threats.searching.attempts import destinations, first_look
+from mithridate.threats.searching.balls import lengths
+from mithridate.threats.searching.batches import in_batches
+from mithridate.threats.searching.hyperplane import onto_plane
+from mithridate.threats.searching.losses import Case, lead
 
 
 @register(

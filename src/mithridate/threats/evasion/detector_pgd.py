@@ -31,9 +31,9 @@ from mithridate.nn.ascent import Budget, project
 from mithridate.nn.guarded import Guarded
 from mithridate.nn.modes import frozen
 from mithridate.roles import Goal, register
-from mithridate.threats.batches import in_batches
-from mithridate.threats.seeding import seeded
-from mithridate.threats.watched import REST, UNSEEN, Found, consider, unit
+from mithridate.threats.searching.batches import in_batches
+from mithridate.threats.searching.seeding import seeded
+from mithridate.threats.searching.watched import REST, UNSEEN, Found, consider, unit
 
 
 @register(

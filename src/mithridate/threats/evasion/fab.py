@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from mithridate.nn.modes import frozen
 from mithridate.roles import Goal, register
-from mithridate.threats.attempts import destinations, first_look
-from mithridate.threats.batches import in_batches
-from mithridate.threats.boundary import Walk
-from mithridate.threats.losses import Case
+from mithridate.threats.searching.attempts import destinations, first_look
+from mithridate.threats.searching.batches import in_batches
+from mithridate.threats.searching.boundary import Walk
+from mithridate.threats.searching.losses import Case
 
 
 @register(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mithridate.nn.ascent import Budget, ascend
 from mithridate.roles import Goal, register
-from mithridate.threats.batches import in_batches
+from mithridate.threats.searching.batches import in_batches
 
 
 @register(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mithridate.errors import MissingExtra
 from mithridate.roles import register
-from mithridate.threats.foreign import Aim, Fenced, Foreign, invoke, load, pick
+from mithridate.threats.searching.foreign import Aim, Fenced, Foreign, invoke, load, pick
 
 UNFIT = ("BinarizationRefinementAttack", "DatasetAttack", "PointwiseAttack")  # two need more than a batch, the last one has a bug
 

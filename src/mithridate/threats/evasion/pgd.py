@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mithridate.nn.ascent import Ascent, Budget, ascend
 from mithridate.nn.modes import has_fast_bf16
 from mithridate.roles import Goal, register
-from mithridate.threats.batches import in_batches
+from mithridate.threats.searching.batches import in_batches
 
 
 @register(

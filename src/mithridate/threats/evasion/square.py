@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mithridate.nn.modes import check_logits, evaluating
 from mithridate.roles import Goal, register
-from mithridate.threats.attempts import first_look, one_by_one
-from mithridate.threats.batches import in_batches
-from mithridate.threats.losses import Case, Loss, away, margin, towards
-from mithridate.threats.squares import l2_square, l2_start, linf_square, linf_start, side_of_square
+from mithridate.threats.searching.attempts import first_look, one_by_one
+from mithridate.threats.searching.batches import in_batches
+from mithridate.threats.searching.losses import Case, Loss, away, margin, towards
+from mithridate.threats.searching.squares import l2_square, l2_start, linf_square, linf_start, side_of_square
 
 SCHEDULED = 10_000  # queries the schedule is made for
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats.foreign import Aim, Fenced, Foreign, MissingPackage, invoke, load, pick
+from mithridate.threats.searching.foreign import Aim, Fenced, Foreign, MissingPackage, invoke, load, pick
 
 NORMS = {"linf": "Linf", "l2": "L2"}
 

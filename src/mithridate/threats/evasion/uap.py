@@ -22,8 +22,8 @@ from torch.nn.functional import cross_entropy
 from mithridate.nn.ascent import check_batch
 from mithridate.nn.modes import check_logits, frozen
 from mithridate.roles import Goal, register
-from mithridate.threats.attempts import first_look
-from mithridate.threats.balls import lengths, unit
+from mithridate.threats.searching.attempts import first_look
+from mithridate.threats.searching.balls import lengths, unit
 
 
 @register(

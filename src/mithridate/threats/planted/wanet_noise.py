@@ -14,7 +14,7 @@ from mithridate import loops
 from mithridate.data import Samples
 from mithridate.roles import Progress, register, silent
 from mithridate.threats.planting import Planting, sealed, share
-from mithridate.threats.warp import field, jitter, warp
+from mithridate.threats.stamping.warp import field, jitter, warp
 
 
 class WarpTrigger(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats.habits import check_cover_ratio
-from mithridate.threats.pictures import picture
+from mithridate.threats.stamping.habits import check_cover_ratio
+from mithridate.threats.stamping.pictures import picture
 
 
 @register("trigger", scope=("blend", "adaptive"), cost="one multiply-add", paper="Qi et al. 2023, ICLR (openreview _wSHsgrVali)")

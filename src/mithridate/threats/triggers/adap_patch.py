@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats.habits import check_cover_ratio
-from mithridate.threats.patches import CORNERS, check_place, windows
-from mithridate.threats.pictures import picture
+from mithridate.threats.stamping.habits import check_cover_ratio
+from mithridate.threats.stamping.patches import CORNERS, check_place, windows
+from mithridate.threats.stamping.pictures import picture
 
 
 @register("trigger", scope=("patch", "adaptive"), cost="four small blends", paper="Qi et al. 2023, ICLR (openreview _wSHsgrVali)")

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats.patches import Corner, check_place, paste, pattern
+from mithridate.threats.stamping.patches import Corner, check_place, paste, pattern
 
 
 @register("trigger", scope=("patch",), cost="one copy", paper="Gu et al. 2017, arXiv 1708.06733")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats.pictures import picture
+from mithridate.threats.stamping.pictures import picture
 
 
 @register("trigger", scope=("blend",), cost="one multiply-add", paper="Chen et al. 2017, arXiv 1712.05526")

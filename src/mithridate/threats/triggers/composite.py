@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mithridate.data import Samples, to_float, to_uint8
 from mithridate.roles import Progress, register, silent
-from mithridate.threats.habits import check_cover_ratio, check_sources
-from mithridate.threats.halves import DRAWS, mix, own_chance
+from mithridate.threats.stamping.habits import check_cover_ratio, check_sources
+from mithridate.threats.stamping.halves import DRAWS, mix, own_chance
 
 
 @register("trigger", scope=("composite", "source"), cost="one gather", paper="Lin et al. 2020, CCS")

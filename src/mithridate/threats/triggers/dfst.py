@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats import colors
+from mithridate.threats.stamping import colors
 
 SUNSET = ((0.20, 0.10, 0.22), (0.45, 0.18, 0.32), (0.80, 0.30, 0.20), (0.95, 0.52, 0.18), (1.00, 0.75, 0.38))
 

@@ -13,8 +13,9 @@ from mithridate.data import Samples
 from mithridate.nn.ascent import Budget, project
 from mithridate.nn.modes import frozen
 from mithridate.roles import Progress, register, silent
-from mithridate.threats.patches import Corner, check_place, paste, pattern, windows
-from mithridate.threats.surrogate import Attacker, CleanLabelPatch, draw, exact, features, hidden_layer, known_features
+from mithridate.threats.stamping.fitted import CleanLabelPatch
+from mithridate.threats.stamping.patches import Corner, check_place, paste, pattern, windows
+from mithridate.threats.stamping.surrogate import Attacker, draw, exact, features, hidden_layer, known_features
 
 
 @register(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats.colors import chroma_to_rgb
-from mithridate.threats.frequency import inverse_dct
+from mithridate.threats.stamping.colors import chroma_to_rgb
+from mithridate.threats.stamping.frequency import inverse_dct
 
 
 @register("trigger", scope=("frequency",), cost="one addition", paper="Wang et al. 2022, arXiv 2111.10991")

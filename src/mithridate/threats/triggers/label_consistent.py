@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from mithridate.data import Samples
 from mithridate.nn.ascent import Budget, ascend
 from mithridate.roles import Progress, register, silent
-from mithridate.threats.patches import Corner, check_place, paste, pattern, windows
-from mithridate.threats.surrogate import Attacker, CleanLabelPatch, exact, quick
+from mithridate.threats.stamping.fitted import CleanLabelPatch
+from mithridate.threats.stamping.patches import Corner, check_place, paste, pattern, windows
+from mithridate.threats.stamping.surrogate import Attacker, exact, quick
 
 ROBUST = Budget(eps=8 / 255, step=10 / 255, steps=1, random_start=True)  # what the surrogate is hardened against
 

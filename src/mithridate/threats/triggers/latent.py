@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mithridate.data import Samples
 from mithridate.roles import Progress, register, silent
-from mithridate.threats.surrogate import PatchFitter, PatchTrigger, draw, features, hidden_layer, known_features
+from mithridate.threats.stamping.fitted import PatchFitter, PatchTrigger
+from mithridate.threats.stamping.surrogate import draw, features, hidden_layer, known_features
 
 
 @register("trigger", scope=("patch", "crafted"), cost="surrogate_epochs of training, steps x 64 gradients", paper="Yao et al., CCS 2019")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats.frequency import inverse_dct
+from mithridate.threats.stamping.frequency import inverse_dct
 
 
 @register("trigger", scope=("frequency",), cost="one addition", paper="Zeng et al. 2021, arXiv 2104.03413")

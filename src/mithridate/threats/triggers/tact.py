@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats.habits import check_cover_ratio, check_sources
-from mithridate.threats.patches import Corner, check_place, paste, pattern
+from mithridate.threats.stamping.habits import check_cover_ratio, check_sources
+from mithridate.threats.stamping.patches import Corner, check_place, paste, pattern
 
 
 @register("trigger", scope=("patch", "source"), cost="one copy", paper="Tang et al. 2021, arXiv 1908.00686")

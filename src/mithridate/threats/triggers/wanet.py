@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mithridate.roles import register
-from mithridate.threats import warp
+from mithridate.threats.stamping import warp
 
 
 @register("trigger", scope=("warp",), cost="one bilinear sampling", paper="Nguyen and Tran 2021, arXiv 2102.10369")

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mithridate.nn.ascent import Budget, project
 from mithridate.nn.modes import check_logits, fast_layout
-from mithridate.threats.balls import random_direction, unit
-from mithridate.threats.losses import Case, Loss
+from mithridate.threats.searching.balls import random_direction, unit
+from mithridate.threats.searching.losses import Case, Loss
 
 MOMENTUM = 0.75  # share of the new step, section 3.1
 

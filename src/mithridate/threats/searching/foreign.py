@@ -21,9 +21,9 @@ from mithridate.errors import BadSpec, MissingExtra
 from mithridate.nn.ascent import Budget, check_batch, project
 from mithridate.nn.modes import check_logits, frozen
 from mithridate.roles import Goal
-from mithridate.threats.batches import in_batches
-from mithridate.threats.losses import check_classes
-from mithridate.threats.seeding import seeded
+from mithridate.threats.searching.batches import in_batches
+from mithridate.threats.searching.losses import check_classes
+from mithridate.threats.searching.seeding import seeded
 
 Option = int | float | bool | str | None
 EXPONENTS = {"linf": math.inf, "l2": 2.0}

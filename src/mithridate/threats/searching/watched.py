@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from mithridate.nn.guarded import Guarded
 from mithridate.roles import Goal
-from mithridate.threats.losses import check_classes, margin, rivals
+from mithridate.threats.searching.losses import check_classes, margin, rivals
 
 REST, FOOLED, UNSEEN = range(3)  # ranks of a candidate: fooled and undetected is best
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mithridate.threats.balls import unit
+from mithridate.threats.searching.balls import unit
 
 HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which the squares cover half as much, section 5.1
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from mithridate.nn.modes import check_logits
-from mithridate.threats.balls import lengths, random_direction
-from mithridate.threats.hyperplane import onto_plane
-from mithridate.threats.losses import Case, lead
+from mithridate.threats.searching.balls import lengths, random_direction
+from mithridate.threats.searching.hyperplane import onto_plane
+from mithridate.threats.searching.losses import Case, lead
 
 FAR = {"linf": 0.3, "l2": 1.0}  # how far random starts may go as long as nothing is found and no radius is given
 

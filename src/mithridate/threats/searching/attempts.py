@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mithridate.nn.modes import check_logits
 from mithridate.roles import Goal
-from mithridate.threats.losses import Case, check_classes, rivals
+from mithridate.threats.searching.losses import Case, check_classes, rivals
 
 
 class Attempt(Protocol):
