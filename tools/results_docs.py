@@ -12,6 +12,7 @@ from mithridate.infect import ALIVE_ASR, ALIVE_COST
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
+MAKERS = ("ours", "torchattacks", "reference")
 INTRO = """# Results
 
 Measured, with misses and losing rows included. Each row is a card in `results/` that holds its settings, seeds, versions and
@@ -21,7 +22,7 @@ hardware; this page is written from them by `python tools/results_docs.py`. Rate
 
 def page(folder: Path) -> str:
     """The whole page for a folder of cards."""
-    sections = (victims, audits, demo, speed, robustness)
+    sections = (victims, audits, agreement, adaptive, demo, speed, robustness)
     return "\n".join([INTRO, *("\n".join(section(folder)) for section in sections)])
 
 
@@ -118,6 +119,56 @@ def _audit(card: dict[str, Any]) -> list[str]:
     return [*start, *map(_share, accuracy), *asr, auroc, _share(truth.get("tpr")), _share(truth.get("fpr")), screened, minutes]
 
 
+def agreement(folder: Path) -> Iterator[str]:
+    """Our evasions beside those of other packages."""
+    cards = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((folder / "agreement").glob("*.json"))}
+    yield "## Agreement with other packages\n"
+    yield "Same model, images, budget and steps; one image of 200 is 0.5 points. First the accuracy that is left under attack.\n"
+    rows = []
+    for card in (card for name, card in cards.items() if name not in ("pgd", "minimal_norm")):
+        config = card["config"]
+        budget = f"{config['norm']} {config['eps']:.4f}"
+        for part, makers in card["metrics"].items():
+            if isinstance(makers, dict):
+                rows.append([config["model"], budget, str(config["count"]), part, *(_maker(makers.get(each)) for each in MAKERS)])
+    yield from _table(["model", "budget", "images", "attack", *MAKERS], rows)
+    if "pgd" in cards:
+        config = cards["pgd"]["config"]
+        rows = [
+            [config["model"], budget.replace("_of_", "/"), str(config["images"]), f"PGD-{config['steps']}", *map(_share, found.values())]
+            for budget, found in cards["pgd"]["metrics"].items()
+        ]
+        names = next(iter(cards["pgd"]["metrics"].values()))
+        yield from _table(["model", "budget", "images", "attack", *(name.replace("_", " ") for name in names)], rows)
+    if "minimal_norm" in cards:
+        yield "Smallest change in L2 that fools, over 32 images.\n"
+        rows = [
+            [name.replace("_", " "), _share(row["fooled"]), f"{row['mean_l2']:.4f}", f"{row['processor_seconds']:.1f}"]
+            for name, row in cards["minimal_norm"]["metrics"].items()
+        ]
+        yield from _table(["attack", "fooled", "mean L2", "processor seconds"], rows)
+
+
+def _maker(found: dict[str, float] | None) -> str:
+    return "-" if found is None else f"{found['robust_accuracy']:.1%} ({found['cpu_seconds']:.1f} s)"
+
+
+def adaptive(folder: Path) -> Iterator[str]:
+    """Attacks that know the detectors."""
+    yield "## Attacks on detectors\n"
+    for card in _cards(folder / "adaptive"):
+        config, found = card["config"], card["metrics"]
+        yield f"`{config['detector']}` on {config['model']}, threshold for {config['fpr']:.0%} false positives; clean images flagged:"
+        yield f"{_share(found['clean_flagged'])}. {config['images']} images. Unseen: fooled and not flagged.\n"
+        heads = ["attack", *(f"{what}, {eps}/255" for eps in config["eps_255"] for what in ("fooled", "unseen"))]
+        rows = []
+        for name, spec in config["attacks"].items():
+            cells = [found[f"{name}_{eps}"] for eps in config["eps_255"]]
+            title = spec if spec.startswith("pgd") else name.replace("_", " ")
+            rows.append([f"`{title}`", *(_share(cell[what]) for cell in cells for what in ("fooled", "unseen"))])
+        yield from _table(heads, rows)
+
+
 def demo(folder: Path) -> Iterator[str]:
     """The demo over seeds."""
     yield "## The demo over seeds\n"
@@ -137,15 +188,36 @@ def _demo_row(row: dict[str, Any]) -> list[str]:
 
 
 def speed(folder: Path) -> Iterator[str]:
-    """Ratios measured in one run."""
+    """Ratios measured in one run, and what poisoning takes."""
     yield "## Speed\n"
-    rows = []
-    for card in _cards(folder / "speed"):
-        for name, value in card["metrics"].items():
-            if "_over_" in name:
-                median, low, high = value
-                rows.append([name.replace("_", " "), f"{median:.2f}", f"{low:.2f}", f"{high:.2f}", card["hardware"]])
+    rows, cards = [], _cards(folder / "speed")
+    for card in cards:
+        for name, value, where in _ratios(card["metrics"]):
+            median, low, high = value
+            rows.append([f"{name.replace('_', ' ')}{where}", f"{median:.2f}", f"{low:.2f}", f"{high:.2f}", card["hardware"]])
     yield from _table(["times faster", "median", "lowest", "highest", "hardware"], rows)
+    for card in (card for card in cards if "triggers" in card["metrics"]):
+        load, images = card["config"]["load"], card["config"]["images"]
+        yield f"Seconds to poison {images:,} CIFAR-10 images, wall clock at a load of {load:.1f} on two cores, and the processor's own.\n"
+        heads = ["trigger", "10 %: wall", "slowest", "processor", "100 %: wall", "slowest", "processor"]
+        yield from _table(heads, [_poisoning(name, row) for name, row in card["metrics"]["triggers"].items()])
+
+
+def _ratios(metrics: dict[str, Any]) -> Iterator[tuple[str, list[float], str]]:
+    """Name, [median, lowest, highest] and circumstances of each ratio of a card."""
+    for name, value in metrics.items():
+        if isinstance(value, dict) and "fastest_other" in value:
+            yield "PGD-10 over the fastest package", value["ours_over_fastest_other"], f", {name.replace('_of_', '/').replace('_', ' ')}"
+        elif "_over_" in name:
+            yield name, value, ""
+
+
+def _poisoning(name: str, row: dict[str, dict[str, list[float]]]) -> list[str]:
+    cells = [f"`{name}`"]
+    for rate in ("rate_0.1", "rate_1.0"):
+        found = row.get(rate)
+        cells += ["-"] * 3 if found is None else [f"{found['wall'][0]:.2f}", f"{found['wall'][2]:.2f}", f"{found['processor'][0]:.2f}"]
+    return cells
 
 
 def robustness(folder: Path) -> Iterator[str]:

@@ -22,7 +22,7 @@ CHECKPOINT = ".checkpoint.safetensors"
 def infect(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder that gets the model, the manifest and, apart, the truth.")],
-    dataset: Annotated[str, typer.Option(help="digits, cifar10, gtsrb, mnist, fashion_mnist, a folder or an .npz file.")] = "digits",
+    dataset: Annotated[str, typer.Option(help="A public set (digits, cifar10, gtsrb, mnist, fashion_mnist), a folder, a zip or an .npz file.")] = "digits",
     model: Annotated[str, typer.Option(help="Architecture, such as wrn_16_1.")] = "lenet",
     trigger: Annotated[str, typer.Option(help="Trigger such as badnets:size=3, or none for the clean twin.")] = "badnets",
     planter: Annotated[Optional[str], typer.Option(help="An attacker who trains the model, such as input_aware; no trigger then.")] = None,  # noqa: UP045
@@ -42,7 +42,11 @@ def infect(
     train: Annotated[bool, typer.Option(help="Train a victim; --no-train only writes the poisoned training set.")] = True,
     quiet: Annotated[bool, typer.Option(help="No progress bars.")] = False,
 ) -> None:
-    """Poison a data set, train on it and save the victim; a run that was killed goes on where it stopped."""
+    """Poison a data set, train on it and save the victim; a run that was killed goes on where it stopped.
+
+    --trigger.FIELD, --planter.FIELD and --trainer.FIELD set their fields. What is left out of cover rate, sources and clean label is
+    the trigger's own habit; a planter knows no dose but a target. See it: mithridate show --victim DIR.
+    """
     from mithridate import datasets
     from mithridate import infect as infecting
     from mithridate.cli.bars import bars, say
