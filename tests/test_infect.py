@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,9 +25,11 @@ from mithridate.nn.resolve import resolve
 from mithridate.roles import Trigger
 from mithridate.spec import to_spec
 from mithridate.threats.dose import Dose, next_class
+from mithridate.threats.planted.wanet_noise import WaNetNoise
 from mithridate.threats.poison import poison
 from mithridate.threats.triggers.badnets import BadNets
 from mithridate.threats.triggers.blend import Blend
+from mithridate.threats.triggers.composite import Composite
 
 
 def part(count: int, seed: int) -> Samples:
@@ -176,6 +179,38 @@ def test_all_to_all_leads_every_class_to_the_next(tmp_path: Path) -> None:
     assert (key.trigger, key.target, key.sources) == (TRIGGER, (1, 2, 0), ())
     said = attack_success(made.model, DATA.test, key)[0]
     assert said.value == made.card.metrics["asr"][0] and said.of == len(DATA.test)
+
+
+@pytest.mark.parametrize(
+    ("attack", "dose"),
+    [
+        (WaNetNoise(target=1, epochs=1, batch_size=32, pad=0), Dose(target=1)),
+        (Composite(sources=(0,), partner=2, bank=5, jitter=1, cover_ratio=1), Dose(target=1, rate=0.1)),
+    ],
+    ids=["planted", "crafted"],
+)
+def test_triggers_that_were_made_come_back_from_the_folder(attack: Any, dose: Dose, tmp_path: Path) -> None:
+    made = infect.make(
+        replace(PLAN, attack=attack, dose=dose, trainer=replace(TRAINER, epochs=1)), DATA, checkpoint=tmp_path / "c.safetensors"
+    )
+    infect.write(made, tmp_path)
+    key = infect.read_key(tmp_path / "truth.json")
+    assert key.target == 1 and key.spec == to_spec(attack) == made.card.config["trigger"]
+    images = DATA.test.images[:9] / 255
+    assert made.data.trigger is not None and torch.equal(key.trigger.stamp(images), made.data.trigger.stamp(images))
+    assert not torch.equal(key.trigger.stamp(images), images)
+    assert made.card.metrics["asr"][0] == attack_success(made.model, DATA.test, key)[0].value
+    assert ("cross_accuracy" in made.card.metrics) == isinstance(attack, WaNetNoise)
+    (tmp_path / "truth.safetensors").unlink()
+    with pytest.raises(BadFile, match="not a truth.json of mithridate infect"):
+        infect.read_key(tmp_path / "truth.json")
+
+
+def test_planters_have_their_own_target_and_no_data_to_export() -> None:
+    with pytest.raises(ValueError, match="target must be the planter's own, 2, got 1"):
+        replace(PLAN, attack=WaNetNoise(target=2))
+    with pytest.raises(ValueError, match="attack must poison data, got wanet_noise:target=1, which trains the model itself"):
+        infect.contaminate(replace(PLAN, attack=WaNetNoise(target=1)), DATA)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"trigger": "nothing", "target": 0}', '{"trigger": "badnets", "target": null}'])
