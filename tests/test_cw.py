@@ -18,21 +18,15 @@ from mithridate.threats.searching.losses import margin
 QUICK: dict[str, Any] = {"steps": 100}
 
 
+@pytest.mark.parametrize("classes", [2, 6])
 @pytest.mark.parametrize(("shape", "count"), SHAPES)
-def test_finds_nearly_the_smallest_change_of_a_linear_model(shape: Any, count: int) -> None:
-    model, images, labels = problem(shape, count, classes=2)
+def test_finds_nearly_the_smallest_change_of_a_linear_model(shape: Any, count: int, classes: int) -> None:
+    model, images, labels = problem(shape, count, classes)
     found = CW(**QUICK).perturb(model, images, labels)
     assert bool((model(found).argmax(1) != labels).all())
     exact, reached = radii(model, images, labels, "l2"), lengths(found - images, "l2")
     assert bool((reached > 0.999 * exact).all()) and bool((reached < 1.25 * exact + 1e-4).all())
     assert float((reached / exact).mean()) < 1.02
-
-
-def test_heads_for_the_likeliest_class_which_is_rarely_far_from_the_nearest() -> None:
-    """Its loss follows the best wrong logit, and never looks at another class that is nearer though less likely."""
-    model, images, labels = problem((1, 8, 8), 64)
-    ratio = lengths(CW(**QUICK).perturb(model, images, labels) - images, "l2") / radii(model, images, labels, "l2")
-    assert float(ratio.mean()) < 1.03 and float(ratio.max()) < 1.3
 
 
 def test_targets_of_each_image_are_reached_by_a_short_way() -> None:
@@ -70,7 +64,7 @@ def test_hopeless_descents_end_early() -> None:
         with metered(flat) as effort:
             assert torch.equal(CW(searches=2, steps=50, early_exit=early).perturb(flat, images, labels), images)
         counts.append(effort.gradients)
-    assert counts[1] == 4 * 2 * 50
+    assert counts[1] == 4 * (2 * 50 + 2)  # and two gradients to see that no class is near
     assert counts[0] < 0.8 * counts[1]
 
 

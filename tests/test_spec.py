@@ -120,8 +120,8 @@ def test_roles_are_asked_for() -> None:
     assert parse("kde", "detector") == KDE()
     with pytest.raises(BadSpec, match="evasion 'kde' is unknown"):
         parse("kde", "evasion")
-    assert [e.name for e in find("*", "evasion")] == ["pgd"]
-    assert {e.name for e in find("b*")} == {"badnets", "blend"}
+    assert [e.name for e in find("pg*", "evasion")] == ["pgd"] and {e.role for e in find("*", "evasion")} == {"evasion"}
+    assert {e.name for e in find("b[la]*")} == {"badnets", "blend"}
     assert find("nothing*") == []
     order = [e.role for e in find()]
     assert order == sorted(order, key=["trigger", "planter", "evasion", "trainer", "screen", "detector", "inspector", "repair"].index)

@@ -23,8 +23,8 @@ from mithridate.roles import Goal, register
 from mithridate.threats.searching.attempts import destinations, first_look
 from mithridate.threats.searching.balls import lengths
 from mithridate.threats.searching.batches import in_batches
-from mithridate.threats.searching.hyperplane import onto_plane
-from mithridate.threats.searching.losses import Case, lead
+from mithridate.threats.searching.linearized import onto_nearest
+from mithridate.threats.searching.losses import Case
 
 
 @register(
@@ -96,7 +96,7 @@ class DeepFool:
             if not len(active):
                 break
             cases = [Case(labels[active], column, goal[active]) for column in towards[active].T]
-            way[active] += self._onto_nearest(model, made[active], (images + way)[active].clamp(0, 1), cases)
+            way[active] += onto_nearest(model, made[active], (images + way)[active].clamp(0, 1), cases, self.norm)[0]
             made[active] = (images[active] + (1 + self.overshoot) * way[active]).clamp(0, 1)
             with torch.no_grad():
                 reached = goal[active].reached(check_logits(model(made[active]), len(active)).argmax(1), labels[active])
@@ -104,21 +104,3 @@ class DeepFool:
             active = active[~reached]
         too_far = lengths(found - images, self.norm) > (self.eps or math.inf)
         return torch.where(too_far[:, None, None, None], images, found)
-
-    @torch.enable_grad()
-    def _onto_nearest(self, model: nn.Module, made: Tensor, base: Tensor, cases: list[Case]) -> Tensor:
-        """The shortest step (n, c, h, w) from `base` that the linearization at `made` takes for enough."""
-        made = made.requires_grad_()
-        logits = check_logits(model(made), len(made))
-        blur = 8 * torch.finfo(logits.dtype).eps * logits.detach().abs().amax(1)  # on the boundary itself, rounding would decide
-        step, shortest = torch.zeros_like(base), base.new_full((len(base),), torch.inf)
-        for left, case in enumerate(cases, 1 - len(cases)):
-            ahead = lead(logits, case)
-            (slope,) = torch.autograd.grad(ahead.sum(), made, retain_graph=left < 0)
-            gap = blur - ahead.detach()
-            way = onto_plane(base, slope, gap, self.norm)
-            enough = (slope * way).sum((1, 2, 3)) > 0.99 * gap
-            length = torch.where(enough, lengths(way, self.norm), 1 / torch.finfo(way.dtype).tiny)  # the last choice, yet a choice
-            better = length < shortest
-            step[better], shortest[better] = way[better], length[better]
-        return step

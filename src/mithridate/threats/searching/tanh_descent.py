@@ -55,5 +55,28 @@ class TanhDescent:
         mean, square = torch.zeros_like(w), torch.zeros_like(w)
         tenth, total, before = max(self.steps // 10, 1), torch.zeros_like(shortest), torch.full_like(shortest, torch.inf)
         for step in range(1, self.steps + 1):
-            ahead, made, slope_of_ahead = _look(model, w, case[active], lead)
-            length = (made - x[active]).flatten(1).norm(dim=1)
+            ahead, length, value, slope, made = self._value(model, w, x[active], case[active], lead, constant[active])
+            fooled, total = ahead > self.kappa, total + value
+            better = fooled & (length < shortest[active])
+            found[active[better]], shortest[active[better]] = made[better], length[better]
+            settled[active] = fooled if step % tenth == 1 % tenth else settled[active] | fooled
+            mean, square = BETAS[0] * mean + (1 - BETAS[0]) * slope, BETAS[1] * square + (1 - BETAS[1]) * slope.square()
+            rate = self.lr * (1 - (step - 1) / self.steps)
+            w = w - rate * (mean / (1 - BETAS[0] ** step)) / ((square / (1 - BETAS[1] ** step)).sqrt() + 1e-8)
+            if self.early_exit and step % tenth == 0:
+                keep = total < 0.9999 * before
+                active, w, mean, square, before = active[keep], w[keep], mean[keep], square[keep], total[keep]
+                total = torch.zeros_like(before)
+            if not len(active):
+                break
+        return found, shortest, settled
+
+    def _value(self, model: nn.Module, w: Tensor, x: Tensor, case: Case, lead: Loss, constant: Tensor) -> tuple[Tensor, ...]:
+        """Lead, length and value (n,) of the images at w, the value's slope in w, and the images (n, c, h, w) themselves."""
+        w = w.detach().requires_grad_()
+        made = (w.tanh() + 1) / 2
+        ahead = lead(check_logits(model(made), len(made)), case)
+        squared = (made - x).square().sum((1, 2, 3))
+        value = squared + constant * (self.kappa - ahead).clamp_min(0)
+        (slope,) = torch.autograd.grad(value.sum(), w)
+        return ahead.detach(), squared.detach().sqrt(), value.detach(), slope, made.detach()
