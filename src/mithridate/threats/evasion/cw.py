@@ -5,10 +5,11 @@
 where the lead is how far the logits are past the boundary: best wrong logit minus the true one's, or target's minus best other one.
 The tanh keeps x' in the box. Each image has its own Adam, its own constant c, found by bisection, and stops when it gets no better.
 Unlike in the paper, the learning rate falls to zero, and a constant is large enough only where the descent ends among adversarial
-examples, not where a first step happened to jump over the boundary. Both make the result smaller.
+examples, not where a first step happened to jump over the boundary. Both make the result smaller. The best wrong logit need not be
+that of the nearest class: where the model's linearization at the image promises a shorter way to another one, that is tried as well.
 
 Scope: white-box adversarial examples of differentiable models, small ones rather than many. Cost: searches * steps gradients an
-image at most. Known failures: slow; too few steps leave the result larger than need be.
+image at most, twice that where another class looks nearer. Known failures: slow; too few steps leave the result larger than need be.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ from torch import Tensor, nn
 
 from mithridate.nn.modes import check_logits, frozen
 from mithridate.roles import Goal, register
-from mithridate.threats.attempts import first_look
-from mithridate.threats.batches import in_batches
-from mithridate.threats.losses import margin
+from mithridate.threats.searching.attempts import first_look
+from mithridate.threats.searching.batches import in_batches
+from mithridate.threats.searching.linearized import onto_nearest
+from mithridate.threats.searching.losses import Case, Loss, lead, margin, rivals
+from mithridate.threats.searching.tanh_descent import TanhDescent
 
-BETAS = 0.9, 0.999  # Adam's, as everywhere
+RIVALS = 9  # wrong classes whose boundaries the linearization looks at, the likeliest first
 
 
 @register(
     "evasion",
     scope=("l2", "untargeted", "targeted", "whitebox", "minimal"),
-    cost="searches * steps gradients per image at most",
+    cost="2 * searches * steps gradients per image at most, and 9 to look around",
     paper="Carlini & Wagner, S&P 2017, arXiv 1608.04644, sections V and VI.A",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -88,63 +91,43 @@ class CW:
 
         def smallest(x: Tensor, y: Tensor, aim: Goal) -> Tensor:
             with frozen(model), torch.enable_grad():
-                done = self._lead(first_look(model, x, y, aim), y, aim) > self.kappa
+                case, ahead = Case(y, aim.anchor(y), aim), _escape if aim.target is None else lead
+                done = ahead(first_look(model, x, y, aim), case) > self.kappa
                 found, left = x.clone(), (~done).nonzero().flatten()
-                found[left] = self._search(model, x[left], y[left], aim[left])
+                found[left], length = self._search(model, x[left], case[left], ahead)
+                if aim.target is None and len(left):
+                    found[left] = self._elsewhere(model, x[left], y[left], found[left], length)
             return found
 
         return in_batches(smallest, images, labels, goal, self.batch_size)
 
-    def _search(self, model: nn.Module, x: Tensor, labels: Tensor, goal: Goal) -> Tensor:
-        """The shortest of all searches; the constant of each image goes its own way."""
+    def _search(self, model: nn.Module, x: Tensor, case: Case, ahead: Loss) -> tuple[Tensor, Tensor]:
+        """The shortest of all descents (n, c, h, w) and its length (n,); the constant of each image goes its own way."""
         low, high = x.new_zeros(len(x)), x.new_full((len(x),), torch.inf)
         constant, found, shortest = torch.full_like(low, self.c), x.clone(), torch.full_like(high, self.eps or torch.inf)
+        descent = TanhDescent(steps=self.steps, lr=self.lr, kappa=self.kappa, early_exit=self.early_exit)
         for _ in range(self.searches if len(x) else 0):
-            made, length, settled = self._descend(model, x, labels, goal, constant)
+            made, length, settled = descent.run(model, x, case, ahead, constant)
             better = length < shortest
             found[better], shortest[better] = made[better], length[better]
             low, high = torch.where(settled, low, constant), torch.where(settled, constant, high)
             constant = torch.where(high.isfinite(), (low + high) / 2, 10 * constant)
+        return found, shortest
+
+    def _elsewhere(self, model: nn.Module, x: Tensor, labels: Tensor, found: Tensor, length: Tensor) -> Tensor:
+        """The examples found (n, c, h, w) of these lengths (n,), or shorter ones of the class whose boundary looks nearest."""
+        with torch.no_grad():
+            others = rivals(check_logits(model(x), len(x)), labels, RIVALS)
+            reached = check_logits(model(found), len(x)).argmax(1)
+        cases = [Case(labels, column, Goal()) for column in others.T]
+        _, promised, nearest = onto_nearest(model, x, x, cases, "l2", self.kappa)
+        again = ((nearest != reached) & (promised < length)).nonzero().flatten()
+        made, shorter = self._search(model, x[again], Case(labels[again], nearest[again], Goal()), lead)
+        better = shorter < length[again]
+        found[again[better]] = made[better]
         return found
 
-    def _descend(self, model: nn.Module, x: Tensor, labels: Tensor, goal: Goal, constant: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The shortest success (n, c, h, w) on the way down, its length (n,) or infinity, and whether (n,) the descent settled there.
 
-        Near a boundary the first steps can jump over it under any constant, which says nothing about the constant.
-        """
-        found, shortest, settled = x.clone(), x.new_full((len(x),), torch.inf), torch.zeros_like(labels, dtype=torch.bool)
-        active, w = torch.arange(len(x), device=x.device), torch.atanh((2 * x - 1) * (1 - 1e-6))
-        mean, square = torch.zeros_like(w), torch.zeros_like(w)
-        tenth, total, before = max(self.steps // 10, 1), torch.zeros_like(shortest), torch.full_like(shortest, torch.inf)
-        for step in range(1, self.steps + 1):
-            lead, length, value, slope, made = self._value(model, w, x[active], labels[active], goal[active], constant[active])
-            fooled, total = lead > self.kappa, total + value
-            better = fooled & (length < shortest[active])
-            found[active[better]], shortest[active[better]] = made[better], length[better]
-            settled[active] = fooled if step % tenth == 1 % tenth else settled[active] | fooled
-            mean, square = BETAS[0] * mean + (1 - BETAS[0]) * slope, BETAS[1] * square + (1 - BETAS[1]) * slope.square()
-            rate = self.lr * (1 - (step - 1) / self.steps)
-            w = w - rate * (mean / (1 - BETAS[0] ** step)) / ((square / (1 - BETAS[1] ** step)).sqrt() + 1e-8)
-            if self.early_exit and step % tenth == 0:
-                keep = total < 0.9999 * before
-                active, w, mean, square, before = active[keep], w[keep], mean[keep], square[keep], total[keep]
-                total = torch.zeros_like(before)
-            if not len(active):
-                break
-        return found, shortest, settled
-
-    def _value(self, model: nn.Module, w: Tensor, x: Tensor, labels: Tensor, goal: Goal, constant: Tensor) -> tuple[Tensor, ...]:
-        """Lead, length and value (n,) of the images at w, the value's slope in w, and the images (n, c, h, w) themselves."""
-        w = w.detach().requires_grad_()
-        made = (w.tanh() + 1) / 2
-        lead = self._lead(check_logits(model(made), len(made)), labels, goal)
-        squared = (made - x).square().sum((1, 2, 3))
-        value = squared + constant * (self.kappa - lead).clamp_min(0)
-        (slope,) = torch.autograd.grad(value.sum(), w)
-        return lead.detach(), squared.detach().sqrt(), value.detach(), slope, made.detach()
-
-    @staticmethod
-    def _lead(logits: Tensor, labels: Tensor, goal: Goal) -> Tensor:
-        """How far (n,) the logits are past the boundary that the goal wants crossed."""
-        ahead = margin(logits, goal.anchor(labels))
-        return ahead if goal.target is None else -ahead
+def _escape(logits: Tensor, case: Case) -> Tensor:
+    """How far (n,) the best wrong class leads."""
+    return margin(logits, case.labels)
