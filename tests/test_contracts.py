@@ -23,12 +23,13 @@ from torch import Tensor, nn
 import mithridate.defenses
 import mithridate.threats  # noqa: F401  both fill the registry
 from mithridate.data import Samples, to_uint8
-from mithridate.errors import MissingExtra
+from mithridate.errors import MissingExtra, NotFinite
 from mithridate.metrics import accuracy, attack_success_rate, auroc
 from mithridate.nn.ascent import Budget, ascend
 from mithridate.nn.modes import predict
 from mithridate.roles import Cover, Craft, Entry, Goal, Implant, Trigger, Verdict
 from mithridate.spec import find, from_dict, parse, to_dict, to_spec
+from mithridate.threats.attack import attack
 from mithridate.threats.dose import Dose
 from mithridate.threats.poison import poison, ready
 
@@ -510,6 +511,63 @@ def test_goals_are_pursued(entry: Entry) -> None:
     aimed = configured(entry).perturb(p.victim, images, labels, Goal(targets))
     assert int((predict(p.victim, aimed).argmax(1) == targets).sum()) >= int((predict(p.victim, images).argmax(1) == targets).sum())
     assert torch.equal(images, before), "the given images must not be written to"
+
+
+@of("evasion")
+@pytest.mark.parametrize("aim", ["any", "one", "each"])
+def test_budgets_are_held(entry: Entry, aim: str) -> None:
+    p, method = problem("patch"), configured(entry)
+    images, labels = p.fresh.images[:7], p.fresh.labels[:7]
+    goal = {"any": Goal(), "one": Goal(3), "each": Goal((labels + 2) % 10)}[aim]
+    norm, eps = getattr(method, "norm", "l2"), getattr(method, "eps", None)
+    for rows in (slice(0, 7), slice(0, 1)):
+        made = method.perturb(p.victim, images[rows], labels[rows], goal[rows])
+        assert made.shape == images[rows].shape and 0 <= float(made.min()) <= float(made.max()) <= 1
+        change = (made - images[rows]).flatten(1)
+        length = change.abs().amax(1) if norm == "linf" else change.norm(dim=1)
+        assert eps is None or float(length.max()) <= eps + 1e-6
+
+
+@of("evasion")
+def test_attacks_are_metered(entry: Entry) -> None:
+    p = problem("patch")
+    done = attack(configured(entry), p.victim, p.fresh.images[:5], p.fresh.labels[:5])
+    assert done.forwards >= 5
+    assert (done.gradients > 0) == ("whitebox" in entry.scope)
+    assert torch.equal(done.fooled, predict(p.victim, done.images).argmax(1) != p.fresh.labels[:5])
+
+
+@of("evasion")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0, dtype=torch.int64)}, "images must be float .* got"),
+        ({"images": torch.full((2, 1, 8, 8), 1.5)}, r"images must lie in \[0, 1\], got \[1.5, 1.5\]"),
+        ({"images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8)}, "images must be float .* got torch.uint8"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, r"labels must be int64 of shape \(2,\), got"),
+        ({"labels": torch.tensor([0, 10])}, r"labels and target must lie in \[0, 10\), got 10"),
+        ({"goal": Goal(10)}, r"labels and target must lie in \[0, 10\), got 10"),
+        ({"goal": Goal(torch.zeros(3, dtype=torch.int64))}, r"target must be int64 of shape \(2,\), got"),
+    ],
+)
+def test_bad_batches_are_named(entry: Entry, change: dict[str, Any], said: str) -> None:
+    given = {"images": torch.full((2, 1, 8, 8), 0.5), "labels": torch.tensor([0, 1]), "goal": Goal()} | change
+    with unchanged(problem("patch").victim), pytest.raises(ValueError, match=said):
+        configured(entry).perturb(problem("patch").victim, given["images"], given["labels"], given["goal"])
+
+
+@of("evasion")
+def test_logits_that_are_not_finite_are_refused(entry: Entry) -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = problem("patch").victim
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) * torch.nan
+
+    with unchanged(problem("patch").victim), pytest.raises(NotFinite, match="model must return finite logits"):
+        call(entry, Broken())
 
 
 @of("screen", "detector")
