@@ -208,7 +208,7 @@ def _ratios(metrics: dict[str, Any]) -> Iterator[tuple[str, list[float], str]]:
     for name, value in metrics.items():
         if isinstance(value, dict) and "fastest_other" in value:
             yield "PGD-10 over the fastest package", value["ours_over_fastest_other"], f", {name.replace('_of_', '/').replace('_', ' ')}"
-        elif "_over_" in name:
+        elif "_over_" in name and isinstance(value, list):
             yield name, value, ""
 
 

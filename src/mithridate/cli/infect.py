@@ -22,7 +22,7 @@ CHECKPOINT = ".checkpoint.safetensors"
 def infect(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder that gets the model, the manifest and, apart, the truth.")],
-    dataset: Annotated[str, typer.Option(help="Public set (digits, cifar10, gtsrb, mnist, fashion_mnist), folder, zip or .npz file.")] = "digits",
+    dataset: Annotated[str, typer.Option(help="digits, cifar10, gtsrb, mnist, fashion_mnist, a folder, a zip or an .npz file.")] = "digits",
     model: Annotated[str, typer.Option(help="Architecture, such as wrn_16_1.")] = "lenet",
     trigger: Annotated[str, typer.Option(help="Trigger such as badnets:size=3, or none for the clean twin.")] = "badnets",
     planter: Annotated[Optional[str], typer.Option(help="An attacker who trains the model, such as input_aware; no trigger then.")] = None,  # noqa: UP045
