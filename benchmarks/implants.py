@@ -26,6 +26,7 @@ VARIANTS = {  # flags beside the attack's own defaults; where sources are poison
     "badnets_all_to_all": ["--trigger", "badnets", "--target", "all-to-all"],
     "sig_clean_label": ["--trigger", "sig:clean_label=true"],
 }
+PLANTED = {"wanet_noise_strong": ["--planter", "wanet_noise:strength=1"]}  # the published strength takes hundreds of epochs
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def jobs(attacks: list[str], rates: list[float]) -> list[Job]:
     """All victims, the clean twin first and high rates before low ones; `attacks` empty for all."""
     made = [Job("clean", ("--trigger", "none"))]
     kinds = {e.name: ["--trigger", e.name] for e in find(role="trigger")} | VARIANTS
-    made += [Job(e.name, ("--planter", e.name)) for e in find(role="planter")]
+    planters = {e.name: ["--planter", e.name] for e in find(role="planter")} | PLANTED
+    made += [Job(name, tuple(flags)) for name, flags in planters.items()]
     for rate in rates:
         made += [Job(f"{name}-r{rate:g}", (*flags, "--rate", f"{rate:g}")) for name, flags in kinds.items()]
     return [job for job in made if not attacks or job.name.partition("-r")[0] in attacks]

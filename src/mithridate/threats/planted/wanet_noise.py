@@ -108,6 +108,7 @@ class WaNetNoise(Planting):
         """The first images of a batch warped, the next ones warped with noise."""
         attacked, noisy = (share(rate, len(images)) for rate in (self.rate, self.rate * self.cross_ratio))
         noise = torch.Generator().manual_seed(int(torch.randint(2**31, ())))  # the loop seeds and forks the global generator
-        head, middle, tail = images.tensor_split([attacked, attacked + noisy])
-        parts = [warp(head, grid), warp(middle, jitter(grid, len(middle), noise)), tail]
-        return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+        made, end = images.clone(), attacked + noisy
+        made[:attacked] = warp(images[:attacked], grid)
+        made[attacked:end] = warp(images[attacked:end], jitter(grid, len(images[attacked:end]), noise))
+        return made
