@@ -12,6 +12,7 @@ from mithridate.infect import ALIVE_ASR, ALIVE_COST
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
+STRONG_ASR = 0.9
 MAKERS = ("ours", "torchattacks", "reference")
 INTRO = """# Results
 
@@ -35,8 +36,9 @@ def victims(folder: Path) -> Iterator[str]:
     yield "classes, where an attack has any) that get the target. Cost: points of accuracy under the clean twin, trained alike. Dead:"
     yield f"ASR under {ALIVE_ASR:.0%}, or a cost over {100 * ALIVE_COST:.0f} points. Leak: ASR over classes that are no sources."
     yield "Cross: accuracy with another image's trigger, or a noisy one.\n"
+    yield from _strong([(card, cost) for card in cards if (cost := _cost(card, twins)) is not None])
     heads = ["data", "model", "epochs", "attack", "rate", "clean accuracy", "cost", "ASR", "leak", "cross", "alive"]
-    yield from _table(heads, [_victim(card, twins.get(_twin(card))) for card in cards])
+    yield from _table(heads, [_victim(card, _cost(card, twins)) for card in cards])
 
 
 def _attack(card: dict[str, Any]) -> tuple[Any, ...]:
@@ -50,10 +52,24 @@ def _twin(card: dict[str, Any]) -> tuple[Any, ...]:
     return (config["dataset"], config["architecture"], config["trainer"]["epochs"], config["seed"])
 
 
-def _victim(card: dict[str, Any], twin: float | None) -> list[str]:
+def _strong(judged: Sequence[tuple[dict[str, Any], float]]) -> Iterator[str]:
+    """How many of the victims that have a clean twin are strong ones, rate by rate."""
+    for rate in sorted({card["config"]["rate"] or 0 for card, _ in judged}, reverse=True):
+        these = [(card["metrics"], cost) for card, cost in judged if (card["config"]["rate"] or 0) == rate]
+        strong = sum(found["asr"][0] >= STRONG_ASR and _alive(found, cost) == "yes" for found, cost in these)
+        who = f"Rate {rate:.3g}" if rate else "Attackers who train the model"
+        yield f"- {who}: of {len(these)} victims with a clean twin, {strong} are alive with an ASR of {STRONG_ASR:.0%} or more."
+    yield ""
+
+
+def _cost(card: dict[str, Any], twins: dict[tuple[Any, ...], float]) -> float | None:
+    """Accuracy under the clean twin's; None of a twin, or where there is none."""
+    twin = twins.get(_twin(card))
+    return None if twin is None or card["config"]["trigger"] is None else twin - float(card["metrics"]["clean_accuracy"][0])
+
+
+def _victim(card: dict[str, Any], cost: float | None) -> list[str]:
     config, found = card["config"], card["metrics"]
-    clean = found["clean_accuracy"][0]
-    cost = None if twin is None or config["trigger"] is None else twin - clean
     start = [config["dataset"], config["architecture"], str(config["trainer"]["epochs"]), _named(config)]
     rate = "-" if not config["rate"] else f"{config['rate']:.3g}"
     shares = [_share(found.get(name)) for name in ("asr", "leak", "cross_accuracy")]
