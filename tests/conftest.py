@@ -33,3 +33,11 @@ def data_root() -> Path:
 def third_party_models() -> Path:
     """Folder that holds the third-party models; the test is skipped where there is none."""
     return _folder_in("MITHRIDATE_MODELS")
+
+
+@pytest.fixture(scope="session")
+def surrogate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """File of an attacker's own model of the digits."""
+    from attackers import own_model
+
+    return own_model(tmp_path_factory.mktemp("own"))

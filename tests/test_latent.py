@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
-from mithridate.data import Samples, to_uint8
-from mithridate.nn.resolve import resolve, save_model
-from mithridate.nn.taps import last_hidden, trace_all
+from attackers import digits, features
+from mithridate.data import to_uint8
+from mithridate.nn.resolve import resolve
+from mithridate.nn.taps import trace_all
 from mithridate.threats.stamping.fitted import PatchTrigger
-from mithridate.threats.stamping.surrogate import Attacker
 from mithridate.threats.triggers.latent import Latent
 
 TARGET = 3
-
-
-def digits(count: int = 600) -> Samples:
-    found = load_digits()
-    return Samples(torch.from_numpy(found.images[:count]).float().div(16)[:, None], torch.from_numpy(found.target[:count]).long())
-
-
-@pytest.fixture(scope="module")
-def surrogate(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path: Path = tmp_path_factory.mktemp("own") / "wrn.safetensors"
-    model = Attacker(surrogate="wrn_16_1", surrogate_epochs=4).model(digits(1797))
-    save_model(path, model, {"arch": "wrn_16_1", "classes": 10, "input": [1, 8, 8]})
-    return str(path)
-
-
-def features(surrogate: str, images: Tensor) -> Tensor:
-    model = resolve(surrogate).model
-    layer = last_hidden(model, images[:1])
-    return trace_all(model, images, [layer]).activations[layer]
 
 
 def test_features_approach_the_mean_of_the_target(surrogate: str) -> None:

@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 
-from mithridate.data import Samples, to_uint8
+from attackers import digits, features
+from mithridate.data import to_uint8
 from mithridate.nn.models import initialize
-from mithridate.nn.resolve import resolve, save_model
-from mithridate.nn.taps import last_hidden, trace_all
+from mithridate.nn.resolve import resolve
 from mithridate.threats.stamping.fitted import PatchTrigger
-from mithridate.threats.stamping.surrogate import Attacker
 from mithridate.threats.triggers.trojan_nn import TrojanNN
-
-
-def digits(count: int = 600) -> Samples:
-    found = load_digits()
-    return Samples(torch.from_numpy(found.images[:count]).float().div(16)[:, None], torch.from_numpy(found.target[:count]).long())
-
-
-@pytest.fixture(scope="module")
-def surrogate(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path: Path = tmp_path_factory.mktemp("own") / "wrn.safetensors"
-    model = Attacker(surrogate="wrn_16_1", surrogate_epochs=4).model(digits(1797))
-    save_model(path, model, {"arch": "wrn_16_1", "classes": 10, "input": [1, 8, 8]})
-    return str(path)
-
-
-def activations(surrogate: str, images: Tensor) -> Tensor:
-    model = resolve(surrogate).model
-    layer = last_hidden(model, images[:1])
-    return trace_all(model, images, [layer]).activations[layer]
 
 
 def test_the_chosen_neurons_rise_far_above_what_they_ever_show(surrogate: str) -> None:
     clean, method = digits(), TrojanNN(surrogate=surrogate, samples=200, steps=100, size=5)
     trigger = method.craft(clean, 0)
     _, chosen = method.choose(resolve(surrogate).model, clean.images[:200])
-    plain, stamped = (activations(surrogate, images)[:, chosen] for images in (clean.images, trigger.stamp(clean.images)))
+    plain, stamped = (features(surrogate, images)[:, chosen] for images in (clean.images, trigger.stamp(clean.images)))
     random = PatchTrigger(torch.rand(1, 5, 5, generator=torch.Generator().manual_seed(3)), torch.tensor([1, 8, 8]), "bottom-right", 0)
-    by_chance = activations(surrogate, random.stamp(clean.images))[:, chosen]
+    by_chance = features(surrogate, random.stamp(clean.images))[:, chosen]
     assert bool((stamped.mean(0) > 1.3 * plain.mean(0)).all())
     assert bool((stamped.mean(0) > 1.3 * by_chance.mean(0)).all())
     assert float(stamped.mean()) > 2 * float(plain.mean())
