@@ -25,6 +25,9 @@ VARIANTS = {  # flags beside the attack's own defaults; where sources are poison
     "composite": ["--trigger", "composite:sources=1,3,4"],
     "badnets_all_to_all": ["--trigger", "badnets", "--target", "all-to-all"],
     "sig_clean_label": ["--trigger", "sig:clean_label=true"],
+    "composite_few_covers": ["--trigger", "composite:sources=1,3,4,cover_ratio=1"],
+    "feature_collision_opaque": ["--trigger", "feature_collision:opacity=1"],
+    "label_consistent_16": ["--trigger", "label_consistent:eps=0.0627"],
 }
 PLANTED = {"wanet_noise_strong": ["--planter", "wanet_noise:strength=1"]}  # the published strength takes hundreds of epochs
 
