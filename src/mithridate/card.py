@@ -9,7 +9,7 @@ import platform
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -57,7 +57,11 @@ class Card:
         kind: what was judged, such as `victim`, `audit` or `speed`.
         config: every setting, seeds included.
         metrics: name -> number, or [number, low, high] with its 95 % interval; shares in [0, 1].
+        status: `done`, or `dead` (an attack that does not work) or `failed`, either with a `reason`.
+        reason: why it is dead or failed.
         seconds: name of a step -> wall-clock seconds.
+        cost: what it took beside time, such as `forwards` and `gradients` (images) and `peak_memory` (bytes).
+        curves: name -> points (x, y) or values, to be drawn.
         versions: package -> version.
         hardware: what it ran on.
         commit: of the code.
@@ -66,7 +70,11 @@ class Card:
     kind: str
     config: dict[str, Any]
     metrics: dict[str, Any]
+    status: Literal["done", "dead", "failed"] = "done"
+    reason: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, int] = field(default_factory=dict)
+    curves: dict[str, Any] = field(default_factory=dict, repr=False)
     versions: dict[str, str] = field(default_factory=versions)
     hardware: str = field(default_factory=hardware)
     commit: str = field(default_factory=commit)

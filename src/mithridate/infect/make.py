@@ -49,9 +49,8 @@ def make(plan: Plan, dataset: Dataset, *, progress: Progress = silent, checkpoin
     clean = dataset.train
     plan.dose.check(len(clean.classes))
     twin_accuracy(plan, dataset)
-    model = initialize(
-        plan.architecture, plan.seed, classes=len(clean.classes), channels=clean.images.shape[1], size=clean.images.shape[-1]
-    )
+    shape = {"classes": len(clean.classes), "channels": clean.images.shape[1], "size": clean.images.shape[-1]}
+    model = initialize(plan.architecture, plan.seed, **shape).to(clean.images.device)
     step, clock = "training, resumed" if checkpoint is not None and checkpoint.exists() else "training", _Clock()
     if isinstance(plan.attack, Planter):
         model, trigger = plan.attack.plant(model, clean, seed=plan.seed, progress=progress, checkpoint=checkpoint)

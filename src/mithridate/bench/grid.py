@@ -1,0 +1,143 @@
+"""From a plan to its cells: every attack with every defense that it concerns, each victim once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mithridate import methods
+from mithridate.bench.cell import Cell, cell
+from mithridate.bench.plan import Plan, Threat
+from mithridate.datasets import DATASETS
+from mithridate.errors import BadSpec
+from mithridate.roles import Planter, Role, entry_of
+from mithridate.spec import find, to_spec
+
+THREATS: tuple[Role, ...] = ("trigger", "planter", "evasion")
+DEFENSES: tuple[Role, ...] = ("trainer", "screen", "detector", "inspector", "repair")
+OF_TRAINING_DATA = ("trainer", "screen")  # roles that mean nothing where the attacker trains the model
+
+
+@dataclass(frozen=True)
+class Defense:
+    """A defense of a plan, parsed once: its specification, role and method, and the inspector that a repair listens to."""
+
+    spec: str
+    role: str
+    method: Any = None
+    inspector: Defense | None = None
+
+
+NONE = Defense("none", "none")
+
+
+def cells(plan: Plan) -> list[Cell]:
+    """Every cell of a plan, each after the ones it needs.
+
+    Raises:
+        BadSpec: an unknown method, or a pattern that matches none.
+        ValueError: no adaptive attack, and no word in the plan why not.
+    """
+    threats = [(threat, method) for threat in plan.threats for method in _methods(threat.method, THREATS)]
+    if not any("adaptive" in entry_of(method).scope for _, method in threats) and "adaptive" not in plan.waived:
+        raise ValueError("threats must hold an adaptive attack, such as adap_blend or detector_pgd, or [waived] say why not; got none")
+    defenses = _defenses(plan.defenses)
+    found: dict[str, Cell] = {}
+    for dataset in plan.datasets:
+        for model in plan.models:
+            for seed in plan.seeds:
+                for each in _Bed(plan, dataset, model, seed).cells(threats, defenses):
+                    found.setdefault(each.key, each)
+    return list(found.values())
+
+
+class _Bed:
+    """One data set, architecture and seed: a clean twin and everything that is compared with it."""
+
+    def __init__(self, plan: Plan, dataset: str, model: str, seed: int) -> None:
+        self.plan = plan
+        self.flips = DATASETS[dataset].flips if dataset in DATASETS else True
+        self.trainer = self._suited(methods.parse(plan.trainer, "trainer"), plan.trainer)
+        self.place = {"dataset": dataset, "images": plan.images, "model": model, "trainer": to_spec(self.trainer), "seed": seed}
+        self.terms = {"robustness": list(plan.robustness), "protocol": dataclasses.asdict(plan.protocol)}
+        self.measures = [methods.parse(spec, "evasion") for spec in plan.robustness]
+
+    def cells(self, threats: Sequence[tuple[Threat, Any]], defenses: Sequence[Defense]) -> Iterator[Cell]:
+        """The twin, then every threat's cells."""
+        twin = self._victim(None, {}, None)
+        yield from self._judged(twin, twin, None, defenses)
+        for threat, method in threats:
+            if entry_of(method).role == "evasion":
+                yield from (self._judgment(twin, twin, each, evasion=method) for each in defenses if each.role == "detector")
+                continue
+            for victim, chosen in self._victims(threat, method):
+                yield from self._judged(victim, twin, chosen, defenses)
+
+    def _victims(self, threat: Threat, method: Any) -> Iterator[tuple[Cell, Any]]:
+        if isinstance(method, Planter):
+            planter = self._suited(dataclasses.replace(method, target=threat.target), threat.method)  # type: ignore[type-var]
+            yield self._victim(planter, {"target": threat.target}, None), planter
+            return
+        for rate in self.plan.rates if threat.rates is None else threat.rates:
+            yield self._victim(method, threat.dose | {"rate": rate}, rate), method
+
+    def _victim(self, attack: Any, dose: dict[str, Any], rate: float | None) -> Cell:
+        config = self.place | {"attack": None if attack is None else to_spec(attack), "dose": dose}
+        return cell("victim", config, [self.trainer] if attack is None else [self.trainer, attack])
+
+    def _judged(self, victim: Cell, twin: Cell, attack: Any, defenses: Sequence[Defense]) -> Iterator[Cell]:
+        yield victim
+        undefended = self._judgment(victim, twin, NONE)
+        yield undefended
+        for defense in defenses:
+            if isinstance(attack, Planter) and defense.role in OF_TRAINING_DATA:
+                continue
+            if defense.inspector is not None:
+                yield self._judgment(victim, twin, defense.inspector)
+            yield self._judgment(victim, twin, defense, undefended=undefended)
+
+    def _judgment(self, victim: Cell, twin: Cell, defense: Defense, *, undefended: Cell | None = None, evasion: Any = None) -> Cell:
+        config = {**victim.config, "defense": defense.spec, "role": defense.role, "evasion": None if evasion is None else to_spec(evasion)}
+        needs = {"victim": victim} | ({} if twin is victim else {"twin": twin})
+        if defense.role in ("trainer", "repair") and undefended is not None:
+            needs["undefended"] = undefended
+        if defense.inspector is not None:
+            needs["inspection"] = self._judgment(victim, twin, defense.inspector)
+        run = [method for method in (defense.method, evasion) if method is not None]
+        if defense.role in ("none", "trainer", "repair"):
+            run += self.measures
+        return cell("judgment", config | self.terms, run, needs)
+
+    def _suited(self, method: Any, spec: str) -> Any:
+        """With the mirroring that the data allow, unless the plan says otherwise."""
+        known = {each.name for each in dataclasses.fields(method)}
+        return dataclasses.replace(method, flip=self.flips) if "flip" in known and "flip=" not in spec else method
+
+
+def _defenses(specs: Sequence[str]) -> list[Defense]:
+    found = []
+    for spec in specs:
+        first, plus, second = spec.partition("+")
+        if not plus:
+            found += [Defense(to_spec(method), entry_of(method).role, method) for method in _methods(spec, DEFENSES)]
+            continue
+        inspector, repair = methods.parse(first.strip(), "inspector"), methods.parse(second.strip(), "repair")
+        told = Defense(to_spec(inspector), "inspector", inspector)
+        found.append(Defense(f"{told.spec}+{to_spec(repair)}", "repair", repair, told))
+    return found
+
+
+def _methods(spec: str, roles: Sequence[Role]) -> list[Any]:
+    """The methods that a specification or a pattern means."""
+    name = spec.partition(":")[0]
+    if not any(sign in name for sign in "*?["):
+        method = methods.parse(spec)
+        if entry_of(method).role not in roles:
+            raise BadSpec(f"{spec!r} is a {entry_of(method).role}, expected one of {', '.join(roles)}")
+        return [method]
+    entries = [entry for role in roles for entry in find(spec, role)]
+    if not entries:
+        raise BadSpec(f"pattern {spec!r} matches no {', '.join(roles)}")
+    return [entry.method() for entry in entries]

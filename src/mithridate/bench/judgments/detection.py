@@ -1,0 +1,87 @@
+"""Judging a detector: one threshold, set on clean images only, then malicious inputs that work and clean ones of every class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mithridate import metrics
+from mithridate.bench.judgments.case import Case, Finding, interval
+from mithridate.calibrate import Threshold, threshold
+from mithridate.crossfit import score_all
+from mithridate.data import Samples, to_float
+from mithridate.metrics import Rate
+from mithridate.nn.guarded import Guarded
+from mithridate.nn.modes import device_of, predict
+from mithridate.roles import entry_of
+from mithridate.threats.attack import attack
+from mithridate.threats.dose import wanted
+from mithridate.threats.poison import stamp
+
+POINTS = 100  # of the ROC curve on the card
+
+
+def detection(case: Case) -> Finding:
+    """A detector against the victim's own trigger, an evasion of the model, or nothing (false alarms only)."""
+    found, model, device = Finding(), case.victim.model, device_of(case.victim.model)
+    with found.timed(case):
+        scorer = case.defense.fit(model, case.parts.fit, seed=case.seed, progress=case.progress)
+    cut = threshold(score_all(scorer, case.parts.calibration, device), case.protocol.fpr)
+    clean = score_all(scorer, case.parts.test, device)
+    found.metrics = {"fpr": _share(cut.flag(clean))}
+    malicious = _malicious(case, scorer, cut, found)
+    if malicious is None:
+        return found
+    scores = score_all(scorer, malicious, device)
+    both, truth = torch.cat([clean, scores]), torch.arange(len(clean) + len(scores)) >= len(clean)
+    found.metrics |= {"tpr": _share(cut.flag(scores)), "auroc": metrics.auroc(both, truth)}
+    found.curves["roc"] = _roc(clean, scores)
+    return found
+
+
+def _malicious(case: Case, scorer: Any, cut: Threshold, found: Finding) -> Samples | None:
+    """The malicious inputs that reach their goal, the only ones that count; how many do is on the card. None where there are none."""
+    if case.evasion is None and case.victim.key is None:
+        return None
+    made, works = _evaded(case, scorer, cut) if case.evasion is not None else _stamped(case)
+    found.metrics["successful"] = _share(works)
+    return made[works] if bool(works.any()) else None
+
+
+def _stamped(case: Case) -> tuple[Samples, Tensor]:
+    """Every test image that the attack is about, stamped, and which of them get the class it wants."""
+    key, test = case.victim.key, case.parts.test
+    if key is None:
+        raise ValueError("victim must have a backdoor, got a clean one")
+    made = stamp(key.trigger, test[key.counts(test.labels)])
+    return made, predict(case.victim.model, made).argmax(1) == wanted(key.target, made.labels.cpu())
+
+
+def _evaded(case: Case, scorer: Any, cut: Threshold) -> tuple[Samples, Tensor]:
+    """Adversarial examples of test images that the model classifies rightly, and which of them fool it."""
+    if case.evasion is None:
+        raise ValueError("evasion must be given, got None")
+    test, model = case.parts.test, case.victim.model
+    right = test[predict(model, test).argmax(1) == test.labels.cpu()][: case.protocol.robust_images]
+    against = Guarded(model, [(scorer, cut)], _floats(case.parts.fit, model)) if "adaptive" in entry_of(case.evasion).scope else model
+    device = device_of(model)
+    made = [attack(case.evasion, against, x.to(device), y.to(device), seed=case.seed) for x, y in right.batches(250)]
+    images, fooled = torch.cat([part.images for part in made]), torch.cat([part.fooled for part in made])
+    return Samples(images, right.labels, right.classes), fooled.cpu()
+
+
+def _floats(samples: Samples, model: Any) -> Tensor:
+    return to_float(samples.images).to(device_of(model))
+
+
+def _share(hits: Tensor) -> list[float]:
+    return interval(Rate(int(hits.sum()), len(hits)))
+
+
+def _roc(clean: Tensor, malicious: Tensor) -> list[list[float]]:
+    """(false-positive rate, true-positive rate) at thresholds spread evenly over the clean scores' ranks."""
+    cuts = clean.sort(descending=True).values[torch.linspace(0, len(clean) - 1, POINTS).long()]
+    points = [[float((clean > cut).float().mean()), float((malicious > cut).float().mean())] for cut in cuts]
+    return [*points, [1.0, 1.0]]

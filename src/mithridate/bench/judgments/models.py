@@ -1,0 +1,109 @@
+"""Judging what a defense hands back: a model trained on poisoned data, or a repaired one, beside the victim itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mithridate import judge, loops, metrics
+from mithridate.bench.judgments.case import Case, Finding, interval, robust
+from mithridate.bench.victims import dataset_of, training_set
+from mithridate.data import Samples
+from mithridate.infect import ALIVE_ASR, ALIVE_COST
+from mithridate.nn.models import initialize
+from mithridate.threats.dose import wanted
+from mithridate.threats.poison import stamp
+
+RETRAIN = loops.Recipe(epochs=5, lr=0.01, schedule="constant", pad=0)  # what an attacker who fine-tunes a repaired model can afford
+
+
+def undefended(case: Case) -> Finding:
+    """The victim as it is: what every defense is compared with."""
+    found = Finding()
+    found.metrics = _measured(case, case.victim.model)
+    found.metrics["accuracy_cost"] = _cost(case)
+    return found
+
+
+def training(case: Case) -> Finding:
+    """A trainer on the poisoned data, with no clean image."""
+    found, data = Finding(), training_set(case.victim, case.config)[0]
+    shape = {"classes": len(data.classes), "channels": data.images.shape[1], "size": data.images.shape[-1]}
+    model = initialize(case.config["model"], case.seed, **shape).to(data.images.device)
+    with found.timed(case):
+        trained = case.defense.train(model, data, seed=case.seed, progress=case.progress, checkpoint=case.out / "checkpoint.safetensors")
+    return _compared(case, trained, found)
+
+
+def repairing(case: Case) -> Finding:
+    """A repair with the clean images, and what a few poisoned images bring back of the backdoor afterwards."""
+    found = Finding()
+    with found.timed(case):
+        repaired = case.defense.repair(case.victim.model, case.parts.fit, verdict=case.verdict, seed=case.seed, progress=case.progress)
+    _compared(case, repaired, found)
+    if case.victim.key is not None and case.protocol.retrain:
+        for name, model in (("asr_reactivated", repaired), ("asr_reactivated_twin", case.twin.model)):
+            found.metrics[name] = _reactivated(case, model)
+    return found
+
+
+def dead(case: Case) -> str:
+    """Why an attack is dead, so that no defense can win against it; empty where it is alive."""
+    if case.victim.key is None:
+        return ""
+    asr, cost = case.victim.card.metrics["asr"][0], _cost(case)
+    reasons = [f"success rate {asr:.1%} is under {ALIVE_ASR:.0%}"] if asr < ALIVE_ASR else []
+    if cost > ALIVE_COST:
+        reasons.append(f"accuracy is {100 * cost:.1f} points under the clean twin's")
+    return ", ".join(reasons)
+
+
+def _cost(case: Case) -> float:
+    """Accuracy under the clean twin's, as measured when they were made."""
+    twin, victim = (float(each.card.metrics["clean_accuracy"][0]) for each in (case.twin, case.victim))
+    return twin - victim
+
+
+def _compared(case: Case, model: nn.Module, found: Finding) -> Finding:
+    """The model that a defense gave, beside the victim before."""
+    before = {} if case.before is None else case.before.metrics
+    found.metrics = _measured(case, model)
+    found.metrics |= {f"{name}_before": before[name] for name in found.metrics if name in before}
+    if "asr_before" in found.metrics:
+        values = [found.metrics[name][0] for name in ("clean_accuracy_before", "asr_before", "clean_accuracy", "asr")]
+        found.metrics["der"] = metrics.defense_effectiveness(*values)
+    return found
+
+
+def _measured(case: Case, model: nn.Module) -> dict[str, Any]:
+    """Clean accuracy, ASR, accuracy on stamped images, and accuracy under attack, of the judge's images."""
+    found: dict[str, Any] = {"clean_accuracy": interval(judge.accuracy(model, case.parts.test))}
+    if case.victim.key is not None:
+        asr, recovered = judge.attack_success(model, case.parts.test, case.victim.key)
+        found |= {"asr": interval(asr), "recovered_accuracy": interval(recovered)}
+    return found | robust(case, model, case.config["robustness"])
+
+
+def _reactivated(case: Case, model: nn.Module) -> list[float]:
+    """ASR after fine-tuning on clean images among which a few are poisoned: is the backdoor gone, or only asleep?
+
+    Source: Min et al., NeurIPS 2024, arXiv 2410.09838 (retuning attack); the clean twin, fine-tuned alike, says what the poisoned
+    images teach by themselves.
+    """
+    key = case.victim.key
+    if key is None:
+        raise ValueError("victim must have a backdoor to bring back, got a clean one")
+    training_images = dataset_of(case.config).train.split(len(case.parts.fit), seed=case.seed + 1)[0]
+    recipe = loops.train(model, _mixed(training_images, key, case.protocol.retrain), RETRAIN, seed=case.seed)
+    return interval(judge.attack_success(recipe, case.parts.test, key)[0])
+
+
+def _mixed(samples: Samples, key: judge.Key, share: float) -> Samples:
+    """Samples of which the first few that the attack is about are stamped and get the label it wants."""
+    rows = key.counts(samples.labels).nonzero().flatten()[: max(1, round(share * len(samples)))]
+    images, labels = samples.images.clone(), samples.labels.clone()
+    images[rows] = stamp(key.trigger, samples[rows]).images.to(images)
+    labels[rows] = wanted(key.target, labels[rows]).to(torch.int64)
+    return Samples(images, labels, samples.classes)

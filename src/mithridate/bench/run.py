@@ -1,0 +1,165 @@
+"""Doing a grid: what is ready goes to the engine, what is done stays done, what is lost is tried again."""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+
+from mithridate.bench.cell import Cell
+from mithridate.bench.engines.engine import Engine, Lost, Receipt
+from mithridate.bench.perform import failed
+from mithridate.bench.store import Store
+
+ATTEMPTS = 3
+HANDFUL = 0.5  # seconds of work that go to a worker at once, where cells are tiny
+
+
+@dataclass
+class State:
+    """How far a grid is; what whoever watches is shown after every change.
+
+    Attributes:
+        cells: all cells of the grid.
+        cached: how many were done before.
+        counts: status -> cells that came to it, now or before.
+        running: cells with the engine.
+        finished: receipts of this run, the latest last.
+    """
+
+    cells: Sequence[Cell]
+    cached: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: {"done": 0, "dead": 0, "failed": 0})
+    running: list[Cell] = field(default_factory=list)
+    finished: list[Receipt] = field(default_factory=list)
+
+
+Watch = Callable[[State], None]
+
+
+def unwatched(state: State) -> None:
+    """The watch that looks away."""
+
+
+def run(cells: Sequence[Cell], store: Store, engine: Engine, *, watch: Watch = unwatched, seconds: float | None = None) -> State:
+    """Do every cell that has no card yet.
+
+    A cell that fails gets a card with its reason; cells that need it get one too. Cells whose worker dies are tried again.
+
+    Args:
+        cells: of a plan, each after the ones it needs.
+        store: where cards are, and go.
+        engine: who does the work.
+        watch: told of every change.
+        seconds: begin no further cell after so long; None for no limit.
+    """
+    return _Run(cells, store, engine, watch).go(seconds)
+
+
+class _Run:
+    """The cells that wait, those that are ready, and those with the engine."""
+
+    def __init__(self, cells: Sequence[Cell], store: Store, engine: Engine, watch: Watch) -> None:
+        self.store, self.engine, self.watch = store, engine, watch
+        self.place = {cell.key: i for i, cell in enumerate(cells)}
+        self.cells, self.state = cells, State(cells)
+        self.lost: dict[str, int] = {}
+        self.pace: deque[float] = deque(maxlen=50)
+        self.running: dict[Future[list[Receipt]], Sequence[Cell]] = {}
+        there = store.keys()
+        pending = [cell for cell in cells if cell.key not in there]
+        self.state.cached = len(cells) - len(pending)
+        self.missing = {cell.key: {key for key in cell.needs.values() if key not in there} for cell in pending}
+        self.readers: dict[str, list[Cell]] = {}
+        for cell in pending:
+            for key in set(cell.needs.values()):
+                self.readers.setdefault(key, []).append(cell)
+        self.ready = [self.place[cell.key] for cell in pending if not self.missing[cell.key]]
+        heapq.heapify(self.ready)
+        for key in there & self.place.keys():
+            self._count_old(key)
+
+    def go(self, seconds: float | None) -> State:
+        """Until nothing is left, or the time is up."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while self.ready or self.running:
+            while self.ready and len(self.running) < self.engine.slots and (end is None or time.monotonic() < end):
+                self._submit(self._handful())
+            if not self.running:
+                break
+            for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+                self._finish(future)
+            self.watch(self.state)
+        return self.state
+
+    def _handful(self) -> list[Cell]:
+        """The next cells for one worker: one, or several where they are tiny and there are enough for all."""
+        pace = statistics.median(self.pace) if len(self.pace) >= 10 else HANDFUL
+        count = min(int(HANDFUL / max(pace, 1e-4)), 64, len(self.ready) // (2 * self.engine.slots))
+        return [self.cells[heapq.heappop(self.ready)] for _ in range(max(1, count))]
+
+    def _submit(self, cells: Sequence[Cell]) -> None:
+        self.running[self.engine.submit(cells)] = cells
+        self.state.running.extend(cells)
+        self.watch(self.state)
+
+    def _finish(self, future: Future[list[Receipt]]) -> None:
+        cells = self.running.pop(future)
+        gone = {cell.key for cell in cells}
+        self.state.running = [cell for cell in self.state.running if cell.key not in gone]
+        try:
+            for receipt in future.result():
+                self._done(receipt)
+        except Lost as error:
+            self._again(cells, str(error))
+
+    def _again(self, cells: Iterable[Cell], reason: str) -> None:
+        """Cells whose worker died go back to the others, but not for ever."""
+        for cell in cells:
+            self.lost[cell.key] = self.lost.get(cell.key, 0) + 1
+            if cell.key in self.store:
+                card = self.store.read(cell.key)
+                self._done(Receipt(cell.key, card.status, card.reason, card.seconds.get("all", 0.0)))
+            elif self.lost[cell.key] < ATTEMPTS:
+                heapq.heappush(self.ready, self.place[cell.key])
+            else:
+                self._give_up(cell, f"{reason}, {ATTEMPTS} times (out of memory?)")
+
+    def _done(self, receipt: Receipt) -> None:
+        self.pace.append(receipt.seconds)
+        self.state.finished.append(receipt)
+        self.state.counts[receipt.status] += 1
+        for reader in self.readers.get(receipt.key, ()):
+            waits = self.missing[reader.key]
+            if receipt.key not in waits:
+                continue
+            waits.discard(receipt.key)
+            if receipt.status == "failed":
+                waits.add("")  # never ready
+                self._give_up(reader, f"{self._named(receipt.key)} failed: {receipt.reason}")
+            elif not waits:
+                heapq.heappush(self.ready, self.place[reader.key])
+
+    def _give_up(self, cell: Cell, reason: str) -> None:
+        if cell.key not in self.store:
+            self.store.write(cell.key, failed(cell, reason))
+            self._done(Receipt(cell.key, "failed", reason, 0.0))
+
+    def _named(self, key: str) -> str:
+        cell = self.cells[self.place[key]]
+        return "its victim" if cell.kind == "victim" else f"{cell.config['defense']} before it"
+
+    def _count_old(self, key: str) -> None:
+        card = self.store.read(key) if self.readers.get(key) else None
+        status = "done" if card is None else card.status
+        if status == "failed" and card is not None:
+            for reader in self.readers[key]:
+                self.missing[reader.key].add("")
+                self._give_up(reader, f"{self._named(key)} failed: {card.reason}")
+            self.ready = [i for i in self.ready if not self.missing[self.cells[i].key]]
+            heapq.heapify(self.ready)
+        self.state.counts[status] += 1
