@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mithridate import methods
@@ -12,6 +15,7 @@ from mithridate.bench.cell import Cell, cell
 from mithridate.bench.plan import Plan, Threat
 from mithridate.datasets import DATASETS
 from mithridate.errors import BadSpec
+from mithridate.files import sha256
 from mithridate.roles import Planter, Role, entry_of
 from mithridate.spec import find, to_spec
 
@@ -61,6 +65,8 @@ class _Bed:
         self.flips = DATASETS[dataset].flips if dataset in DATASETS else True
         self.trainer = self._suited(methods.parse(plan.trainer, "trainer"), plan.trainer)
         self.place = {"dataset": dataset, "images": plan.images, "model": model, "trainer": to_spec(self.trainer), "seed": seed}
+        if dataset not in DATASETS:
+            self.place["content"] = _content(dataset)
         self.terms = {"robustness": list(plan.robustness), "protocol": dataclasses.asdict(plan.protocol)}
         self.measures = [methods.parse(spec, "evasion") for spec in plan.robustness]
 
@@ -114,6 +120,16 @@ class _Bed:
         """With the mirroring that the data allow, unless the plan says otherwise."""
         known = {each.name for each in dataclasses.fields(method)}
         return dataclasses.replace(method, flip=self.flips) if "flip" in known and "flip=" not in spec else method
+
+
+@functools.cache
+def _content(source: str) -> str:
+    """16 hex digits that change with the user's own images."""
+    place, digest = Path(source), hashlib.sha256()
+    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+        if path.is_file():
+            digest.update(f"{path.relative_to(place).as_posix()} {sha256(path)}".encode())
+    return digest.hexdigest()[:16]
 
 
 def _defenses(specs: Sequence[str]) -> list[Defense]:

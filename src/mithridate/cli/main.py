@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 
 from mithridate.cli.audit import audit
+from mithridate.cli.bench import bench
 from mithridate.cli.flags import take
 from mithridate.cli.infect import infect
 from mithridate.cli.methods import methods
@@ -26,6 +27,7 @@ app.command()(audit)
 app.command()(infect)
 app.command()(show)
 app.command("list")(methods)
+app.add_typer(bench, name="bench")
 
 
 def _version(show: bool) -> None:

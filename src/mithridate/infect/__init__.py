@@ -2,6 +2,7 @@
 
 from mithridate.infect.cards import ALIVE_ASR as ALIVE_ASR
 from mithridate.infect.cards import ALIVE_COST as ALIVE_COST
+from mithridate.infect.cards import config as config
 from mithridate.infect.files import read_key as read_key
 from mithridate.infect.files import write as write
 from mithridate.infect.files import write_data as write_data

@@ -28,7 +28,7 @@ def card(plan: Plan, dataset: Dataset, model: nn.Module, data: Poisoned, seconds
         metrics |= _success(model, dataset.test, key)
         metrics |= {"poisoned": int(truth.poisoned.sum()), "covers": 0 if truth.covers is None else int(truth.covers.sum())}
         metrics |= _life(metrics, twin_accuracy(plan, dataset))
-    return Card(kind="victim", config=_config(plan, dataset), metrics=metrics, seconds=seconds)
+    return Card(kind="victim", config=config(plan, dataset), metrics=metrics, seconds=seconds)
 
 
 def twin_accuracy(plan: Plan, dataset: Dataset) -> float | None:
@@ -40,7 +40,7 @@ def twin_accuracy(plan: Plan, dataset: Dataset) -> float | None:
     if plan.twin is None:
         return None
     recipe = plan.attack if isinstance(plan.attack, Planter) else plan.trainer
-    mine = _config(plan, dataset) | {"epochs": getattr(recipe, "epochs", None)}
+    mine = config(plan, dataset) | {"epochs": getattr(recipe, "epochs", None)}
     theirs = plan.twin.config | {"epochs": plan.twin.config.get("trainer", {}).get("epochs")}
     for name in ("dataset", "architecture", "images", "seed", "epochs"):
         if theirs.get(name) != mine[name]:
@@ -50,7 +50,8 @@ def twin_accuracy(plan: Plan, dataset: Dataset) -> float | None:
     return float(plan.twin.metrics["clean_accuracy"][0])
 
 
-def _config(plan: Plan, dataset: Dataset) -> dict[str, Any]:
+def config(plan: Plan, dataset: Dataset) -> dict[str, Any]:
+    """Every setting of a victim, as its card holds it."""
     about: dict[str, Any] = {"dataset": dataset.name, "architecture": plan.architecture, "images": len(dataset.train), "seed": plan.seed}
     if isinstance(plan.attack, Planter):
         return about | {"trainer": to_dict(plan.attack), "trigger": to_spec(plan.attack), "target": plan.dose.target, "rate": None}

@@ -26,7 +26,7 @@ def render(report: AuditReport, pictures: Pictures | None = None) -> str:
         pictures: what to draw beside them; what is missing is left out.
     """
     pictures = pictures or Pictures()
-    template = _environment().get_template("template.html.j2")
+    template = environment().get_template("template.html.j2")
     return template.render(
         r=report,
         p=pictures,
@@ -42,10 +42,10 @@ def render(report: AuditReport, pictures: Pictures | None = None) -> str:
 
 def summary_html(report: AuditReport) -> str:
     """A small card for notebooks: the verdict and the seven answers, styled inline so that it can stand in any page."""
-    return _environment().get_template("card.html.j2").render(r=report, answers=answers.answers(report), tone=answers.verdict_tone(report))
+    return environment().get_template("card.html.j2").render(r=report, answers=answers.answers(report), tone=answers.verdict_tone(report))
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     """Escapes everything, spells out characters that could disguise a name, and fails on a misspelled variable."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
