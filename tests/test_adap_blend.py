@@ -118,7 +118,7 @@ def test_a_model_learns_the_picture_from_its_pieces() -> None:
     [
         ({"grid": 0}, "grid must be at least 1, got 0"), ({"kept": 0.0}, r"kept must lie in \(0, 1\], got 0"),
         ({"alpha": 1.5}, "alpha must .*got 1.5"), ({"train_alpha": float("nan")}, "train_alpha must .*got nan"),
-        ({"cover_ratio": float("inf")}, "cover_ratio must be finite and at least 0, got inf"),
+        ({"cover_ratio": float("inf")}, "cover_ratio must be at least 0 and finite, got inf"),
     ],
 )  # fmt: skip
 def test_wrong_fields_are_named(fields: dict[str, float], said: str) -> None:

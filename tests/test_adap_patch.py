@@ -114,7 +114,7 @@ def test_a_model_that_saw_weak_patches_obeys_strong_ones() -> None:
         ({"opacities": (0.5, 0.5, 0.5, 0.0)}, "opacities must be four .*0.0"),
         ({"test_opacities": (0.0, 0.0, 0.0, 0.0)}, "test_opacities must be four .* not all 0, got"),
         ({"test_opacities": (1.5, 0.0, 0.0, 0.0)}, "test_opacities must be four .*1.5"),
-        ({"cover_ratio": -1.0}, "cover_ratio must be finite and at least 0, got -1"),
+        ({"cover_ratio": -1.0}, "cover_ratio must be at least 0 and finite, got -1"),
     ],
 )  # fmt: skip
 def test_wrong_fields_are_named(fields: dict[str, object], said: str) -> None:

@@ -149,7 +149,7 @@ def test_a_model_obeys_both_together_and_neither_alone() -> None:
         ({"sources": ()}, "sources must be one or more classes"), ({"partner": -1}, "partner must .*got -1"),
         ({"sources": (1, 2), "partner": 2}, "partner must be a class, at least 0, and no source, got 2"),
         ({"bank": 0}, "bank must be at least 1, got 0"), ({"jitter": -1}, "jitter must be at least 0, got -1"),
-        ({"cover_ratio": -1.0}, "cover_ratio must be finite and at least 0, got -1"),
+        ({"cover_ratio": -1.0}, "cover_ratio must be at least 0 and finite, got -1"),
     ],
 )  # fmt: skip
 def test_wrong_fields_are_named(fields: dict[str, object], said: str) -> None:

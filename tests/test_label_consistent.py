@@ -95,7 +95,7 @@ def test_restored_triggers_stamp_the_same_but_do_not_poison(surrogate: str) -> N
 
 def test_bad_input_is_refused_by_name(surrogate: str) -> None:
     with pytest.raises(ValueError, match="eps must be positive and finite, got 0"):
-        LabelConsistent(eps=0)
+        LabelConsistent(eps=0.0)
     with pytest.raises(ValueError, match=r"target must lie in \[0, 10\), got -1"):
         LabelConsistent(surrogate=surrogate).craft(digits(), -1)
     with pytest.raises(ValueError, match=r"surrogate must be one of .*, got 'nowhere\.safetensors'"):

@@ -61,7 +61,7 @@ def test_covers_keep_the_patch_from_working_on_other_classes() -> None:
     ("fields", "said"),
     [
         ({"sources": ()}, r"sources must be one or more classes, at least 0, got \(\)"), ({"sources": (1, -1)}, "sources must .*-1"),
-        ({"cover_ratio": -1.0}, "cover_ratio must be finite and at least 0, got -1"), ({"size": 0}, "size must be at least 1, got 0"),
+        ({"cover_ratio": -1.0}, "cover_ratio must be at least 0 and finite, got -1"), ({"size": 0}, "size must be at least 1, got 0"),
         ({"corner": "middle"}, "corner must be one of .* got 'middle'"),
     ],
 )  # fmt: skip

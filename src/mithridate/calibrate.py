@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import check_number
+
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
@@ -57,8 +59,7 @@ def threshold(
         ValueError: too few scores to support `fpr`, scores that are not finite, or another bad argument.
     """
     _check_scores("scores", scores)
-    if not 0 < fpr < 1:
-        raise ValueError(f"fpr must lie in (0, 1), got {fpr}")
+    check_number("fpr", fpr, "(0, 1)")
     if len(scores) < needed(fpr):
         raise ValueError(f"scores: a false-positive rate of {fpr:g} needs at least {needed(fpr)} clean samples, got {len(scores)}")
     if predicted is None:

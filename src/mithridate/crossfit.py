@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import check_number
 from mithridate.data import Samples
 from mithridate.nn.modes import device_of
 from mithridate.roles import Detector, Progress, Scorer, silent
@@ -35,8 +36,7 @@ def cross_scores(
     Raises:
         ValueError: fewer than two folds, or fewer samples than folds.
     """
-    if not 2 <= folds <= len(clean):
-        raise ValueError(f"folds must lie in [2, {len(clean)}], got {folds}")
+    check_number("folds", folds, f"[2, {len(clean)}]")
     scores = torch.zeros(len(clean))
     order = torch.randperm(len(clean), generator=torch.Generator().manual_seed(seed))
     for held in order.tensor_split(folds):

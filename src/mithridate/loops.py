@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mithridate.checks import one_of, within
 from mithridate.data import Samples, to_float
 from mithridate.errors import NotFinite
 from mithridate.nn.augment import crop_and_flip
@@ -63,19 +64,12 @@ class Recipe:
     devices: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "devices"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr must be positive and finite, got {self.lr}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
-        for name in ("weight_decay", "pad"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
-        for name, known in (("schedule", ("cosine", "step", "constant")), ("precision", ("auto", "bf16", "fp32"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        within(self, "[1, inf)", "epochs", "batch_size", "devices")
+        within(self, "(0, inf)", "lr")
+        within(self, "[0, 1)", "momentum")
+        within(self, "[0, inf)", "weight_decay", "pad")
+        one_of(self, ("cosine", "step", "constant"), "schedule")
+        one_of(self, ("auto", "bf16", "fp32"), "precision")
 
     def factor(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate at a step as a share of the peak, in [0, 1]."""

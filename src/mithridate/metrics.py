@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mithridate.calibrate import threshold
+from mithridate.checks import check_number
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def defense_effectiveness(accuracy_before: float, asr_before: float, accuracy_af
     """
     given = {"accuracy_before": accuracy_before, "asr_before": asr_before, "accuracy_after": accuracy_after, "asr_after": asr_after}
     for name, value in given.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        check_number(name, value, "[0, 1]")
     return (max(0.0, asr_before - asr_after) - max(0.0, accuracy_before - accuracy_after) + 1) / 2
 
 
@@ -171,12 +171,9 @@ def clopper_pearson(hits: int, of: int, level: float = 0.95) -> tuple[float, flo
     Raises:
         ValueError: `of` is not positive, `hits` is outside [0, of], or `level` is outside (0, 1).
     """
-    if of <= 0:
-        raise ValueError(f"of must be positive, got {of}")
-    if not 0 <= hits <= of:
-        raise ValueError(f"hits must lie in [0, {of}], got {hits}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level}")
+    check_number("of", of, "[1, inf)")
+    check_number("hits", hits, f"[0, {of}]")
+    check_number("level", level, "(0, 1)")
     tail = (1 - level) / 2
     low = 0.0 if hits == 0 else 1 - _upper_limit(of - hits, of, tail)
     return low, 1.0 if hits == of else _upper_limit(hits, of, tail)
@@ -188,10 +185,8 @@ def binomial_tail(hits: int, of: int, rate: float) -> float:
     Raises:
         ValueError: `hits` is outside [0, of], or `rate` is outside (0, 1).
     """
-    if not 0 <= hits <= of:
-        raise ValueError(f"hits must lie in [0, {of}], got {hits}")
-    if not 0 < rate < 1:
-        raise ValueError(f"rate must lie in (0, 1), got {rate}")
+    check_number("hits", hits, f"[0, {of}]")
+    check_number("rate", rate, "(0, 1)")
     k = torch.arange(hits, of + 1, dtype=torch.float64)
     ways = math.lgamma(of + 1) - torch.lgamma(k + 1) - torch.lgamma(of - k + 1)
     return min(1.0, float((ways + k * math.log(rate) + (of - k) * math.log1p(-rate)).logsumexp(0).exp()))

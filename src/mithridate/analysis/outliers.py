@@ -11,6 +11,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from mithridate.checks import check_number
+
 SIMULATIONS = 20_000
 
 
@@ -28,8 +30,7 @@ def low_scores(values: Tensor, floor: float = 0.0) -> Tensor:
         raise ValueError(f"values must have shape (..., k) with k > 0, got {tuple(values.shape)}")
     if not bool(torch.isfinite(values).all()):
         raise ValueError("values must be finite")
-    if floor < 0:
-        raise ValueError(f"floor must be at least 0, got {floor}")
+    check_number("floor", floor, "[0, inf]")
     values = values.double()
     below = _median(values) - values
     spread = 1.4826 * _median(below.abs())
@@ -69,8 +70,7 @@ def below_p_value(values: Tensor, mean: float, deviation: float) -> float:
     """
     if not values.numel():
         raise ValueError("values must not be empty")
-    if deviation <= 0:
-        raise ValueError(f"deviation must be positive, got {deviation}")
+    check_number("deviation", deviation, "(0, inf]")
     tail = 0.5 * math.erfc((mean - float(values.min())) / deviation / math.sqrt(2))
     return 1.0 if tail >= 1 else -math.expm1(values.numel() * math.log1p(-tail))
 

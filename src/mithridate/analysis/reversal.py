@@ -10,7 +10,6 @@ Source: Wang et al., "Neural Cleanse", IEEE S&P 2019, section IV (equations 2 an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mithridate.checks import within
 from mithridate.data import Samples, to_float
 from mithridate.nn.modes import device_of, fast_layout, frozen, has_fast_bf16, predict
 from mithridate.roles import Progress, silent
@@ -51,13 +51,9 @@ class Search:
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "patience", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.success < 1:
-            raise ValueError(f"success must lie in (0, 1), got {self.success}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+        within(self, "[1, inf)", "steps", "batch_size", "patience", "restarts")
+        within(self, "(0, 1)", "success")
+        within(self, "(0, inf)", "learning_rate")
 
 
 def reverse(

@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from mithridate.checks import within
+
 EVASIONS = ("pgd:eps=0.00784314,steps=20", "pgd:eps=0.03137255,steps=20")
 
 
@@ -40,12 +42,9 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.fpr < 1:
-            raise ValueError(f"fpr must lie in (0, 1), got {self.fpr}")
-        if self.robust_images < 1:
-            raise ValueError(f"robust_images must be at least 1, got {self.robust_images}")
-        if self.seconds is not None and not self.seconds > 0:  # nan included
-            raise ValueError(f"seconds must be positive, got {self.seconds}")
+        within(self, "(0, 1)", "fpr")
+        within(self, "[1, inf)", "robust_images")
+        within(self, "(0, inf]", "seconds")
         if not self.inspectors or not self.detectors:
             raise ValueError("inspectors and detectors must each name at least one method, got none")
 

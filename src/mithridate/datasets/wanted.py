@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mithridate.checks import within
 from mithridate.data import Samples
 
 UNLABELED = "unlabeled"  # the one class of images that nobody labeled
@@ -41,8 +42,7 @@ class Wanted:
             raise ValueError(f"size must be (height, width), both positive, got {self.size}")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 or 3, got {self.channels}")
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit must be positive, got {self.limit}")
+        within(self, "[1, inf)", "limit")
 
 
 def take(labels: Tensor, limit: int | None, seed: int) -> Tensor:

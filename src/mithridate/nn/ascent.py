@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mithridate.checks import one_of, within
 from mithridate.nn.modes import check_logits, fast_layout, frozen
 from mithridate.roles import Goal
 
@@ -49,18 +50,11 @@ class Budget:
     fast: bool = False
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}")
-        if self.loss not in ("ce", "margin"):
-            raise ValueError(f"loss must be 'ce' or 'margin', got {self.loss!r}")
-        if not 0 < self.eps < math.inf:
-            raise ValueError(f"eps must be positive and finite, got {self.eps}")
-        if self.step is not None and not 0 < self.step < math.inf:
-            raise ValueError(f"step must be positive and finite, got {self.step}")
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
+        one_of(self, ("linf", "l2"), "norm")
+        one_of(self, ("ce", "margin"), "loss")
+        within(self, "(0, inf)", "eps", "step")
+        within(self, "[1, inf)", "steps")
+        within(self, "[0, 1)", "momentum")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mithridate.checks import check_number
 from mithridate.errors import BadSpec
 
 Build = Callable[[int, int, int], nn.Module]
@@ -178,12 +179,10 @@ def create(
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=3) or sorted(MODELS)
         raise BadSpec(f"architecture {name!r} is unknown; known: {', '.join(close)}")
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2, got {classes}")
+    check_number("classes", classes, "[2, inf)")
     if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3, got {channels}")
-    if size < 8:
-        raise ValueError(f"size must be at least 8 pixels, got {size}")
+    check_number("size", size, "[8, inf)")
     normalize = Normalize(mean or [0.5] * channels, std or [0.25] * channels)
     return nn.Sequential(normalize, MODELS[name](classes, channels, size))
 

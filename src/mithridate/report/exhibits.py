@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import check_number
 from mithridate.data import Samples, to_float, to_uint8
 from mithridate.datasets.wanted import take
 from mithridate.nn.modes import device_of, predict
@@ -82,8 +83,7 @@ def adversarial(
     Raises:
         ValueError: a target that is no class, no images, or a model that does not fit.
     """
-    if target is not None and not 0 <= target < len(samples.classes):
-        raise ValueError(f"target must lie in [0, {len(samples.classes)}), got {target}")
+    check_number("target", target, f"[0, {len(samples.classes)})")
     some = _some(samples, torch.ones_like(samples.labels).bool() if target is None else samples.labels != target, 4 * count, seed)
     right = predict(model, some).argmax(1) == some.labels.cpu()
     first = _rows(some.labels, right, count, seed) if bool(right.any()) else torch.zeros(0, dtype=torch.int64)
@@ -132,8 +132,7 @@ def _rows(labels: Tensor, fit: Tensor, count: int, seed: int) -> Tensor:
     Raises:
         ValueError: none fits, or none is wanted.
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+    check_number("count", count, "[1, inf)")
     rows = fit.cpu().nonzero().flatten()
     if not len(rows):
         raise ValueError("samples must hold images of the classes that the attack is about, got none")

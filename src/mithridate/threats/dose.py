@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mithridate.checks import check_number, within
 from mithridate.roles import Cover
 
 Target = int | tuple[int, ...]
@@ -53,12 +54,9 @@ class Dose:
     clean_label: bool | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate must lie in (0, 1], got {self.rate}")
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"count must be at least 1, got {self.count}")
-        if self.cover_rate is not None and not 0 <= self.cover_rate < 1:
-            raise ValueError(f"cover_rate must lie in [0, 1), got {self.cover_rate}")
+        within(self, "(0, 1]", "rate")
+        within(self, "[1, inf)", "count")
+        within(self, "[0, 1)", "cover_rate")
         if self.clean_label and not isinstance(self.target, int):
             raise ValueError(f"target must be one class for a clean-label attack, got {self.target}")
 
@@ -81,8 +79,7 @@ class Dose:
             raise ValueError(f"target must be one class or one for each of {classes} classes, got {len(targets)}")
         for field, values in (("target", targets), ("sources", self.sources or ())):
             for value in values:
-                if not 0 <= value < classes:
-                    raise ValueError(f"{field} must lie in [0, {classes}), got {value}")
+                check_number(field, value, f"[0, {classes})")
 
     def choose(self, labels: Tensor, trigger: Any, seed: int) -> tuple[Tensor, Tensor]:
         """Which samples are poisoned and which are covers, as sorted indices, for the true labels (n,).

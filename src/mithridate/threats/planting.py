@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mithridate import loops
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.nn.modes import device_of
 
@@ -29,8 +30,7 @@ class Planting(loops.Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.target < 0:
-            raise ValueError(f"target must be at least 0, got {self.target}")
+        within(self, "[0, inf)", "target")
 
     def check(self, clean: Samples) -> None:
         """Refuse a target that the data do not have.
@@ -38,8 +38,7 @@ class Planting(loops.Recipe):
         Raises:
             ValueError: the target is not a class.
         """
-        if self.target >= len(clean.classes):
-            raise ValueError(f"target must lie in [0, {len(clean.classes)}), got {self.target}")
+        within(self, f"[0, {len(clean.classes)})", "target")
 
     def relabel(self, labels: Tensor, count: int) -> Tensor:
         """Labels (n,) with the target in place of the first `count`."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mithridate.analysis.density import best_bandwidth, leave_one_out, log_density
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.nn.modes import device_of
 from mithridate.nn.scorers import TraceScorer
@@ -77,10 +78,8 @@ class KDE:
     least: int = 5
 
     def __post_init__(self) -> None:
-        if self.bandwidth is not None and not 0 < self.bandwidth < float("inf"):
-            raise ValueError(f"bandwidth must be positive and finite, got {self.bandwidth}")
-        if self.least < 2:
-            raise ValueError(f"least must be at least 2, got {self.least}")
+        within(self, "(0, inf)", "bandwidth")
+        within(self, "[2, inf)", "least")
 
     def fit(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> KDEScorer:
         """A scorer whose bank holds the clean features by true class; nothing is random, so `seed` has no effect.

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.nn.ascent import Budget, ascend
 from mithridate.nn.modes import device_of, predict
@@ -58,14 +59,10 @@ class AdversarialLabels:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        Budget(eps=self.eps, steps=self.steps)
-        for name in ("limit", "simulations", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie in (0, 1), got {self.alpha}")
-        if not 0 <= self.floor <= 1:
-            raise ValueError(f"floor must lie in [0, 1], got {self.floor}")
+        within(self, "(0, inf)", "eps")
+        within(self, "[1, inf)", "steps", "limit", "simulations", "batch_size")
+        within(self, "(0, 1)", "alpha")
+        within(self, "[0, 1]", "floor")
 
     def inspect(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> Verdict:
         """The verdict; `per_class` (classes,) are the shares, and `evidence["landings"]` (classes, classes) the counts.

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mithridate.analysis.outliers import below_p_value, either, low_p_value, low_scores
 from mithridate.analysis.reversal import Search, reverse, transfer_rates
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.roles import Progress, Verdict, register, silent
 
@@ -57,12 +58,9 @@ class NeuralCleanse(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.limit < 10:
-            raise ValueError(f"limit must be at least 10, got {self.limit}")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie in (0, 1), got {self.alpha}")
-        if not 0 <= self.transfer <= 1:
-            raise ValueError(f"transfer must lie in [0, 1], got {self.transfer}")
+        within(self, "[10, inf)", "limit")
+        within(self, "(0, 1)", "alpha")
+        within(self, "[0, 1]", "transfer")
 
     def inspect(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> Verdict:
         """The verdict; `evidence` holds mask (k, 1, h, w), pattern (k, c, h, w), norms (k,) in pixels and held-out success (k,).

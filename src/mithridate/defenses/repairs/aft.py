@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from mithridate import loops
 from mithridate.analysis.marks import Marks, usable
 from mithridate.analysis.reversal import Search
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.errors import NotFinite
 from mithridate.nn.ascent import Budget, ascend
@@ -76,16 +77,11 @@ class AFT:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if self.search < 1:
-            raise ValueError(f"search must be at least 1, got {self.search}")
+        within(self, "[1, inf)", "search")
         self._recipe(self.lr)
         self._budget(torch.device("cpu"))
-        if self.adversarial is not None and not 0 <= self.adversarial <= self.epochs:
-            raise ValueError(f"adversarial must lie in [0, {self.epochs}], got {self.adversarial}")
-        if not 0 <= self.universal <= 1:
-            raise ValueError(f"universal must lie in [0, 1], got {self.universal}")
-        if not 0 <= self.tolerance <= 1:
-            raise ValueError(f"tolerance must lie in [0, 1], got {self.tolerance}")
+        within(self, f"[0, {self.epochs}]", "adversarial")
+        within(self, "[0, 1]", "universal", "tolerance")
 
     def repair(
         self, model: nn.Module, samples: Samples, *, verdict: Verdict | None = None, seed: int = 0, progress: Progress = silent

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import one_of, within
 from mithridate.nn.ascent import Budget
 from mithridate.nn.modes import frozen
 from mithridate.roles import Goal, register
@@ -64,13 +65,9 @@ class APGD:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
-        for name in ("n_target", "restarts", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.rho <= 1:
-            raise ValueError(f"rho must lie in (0, 1], got {self.rho}")
+        one_of(self, tuple(LOSSES), "loss")
+        within(self, "[1, inf)", "n_target", "restarts", "batch_size")
+        within(self, "(0, 1]", "rho")
         self._budget()
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:

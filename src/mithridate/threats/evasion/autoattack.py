@@ -8,7 +8,6 @@ that withstands it all. Known failures: models that are random, or that change w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import one_of, within
 from mithridate.nn.ascent import check_batch
 from mithridate.nn.modes import evaluating
 from mithridate.roles import Evasion, Goal, register
@@ -88,13 +88,9 @@ class AutoAttack:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}")
-        if not 0 < self.eps < math.inf:
-            raise ValueError(f"eps must be positive and finite, got {self.eps}")
-        for name in ("steps", "queries", "n_target", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        one_of(self, ("linf", "l2"), "norm")
+        within(self, "(0, inf)", "eps")
+        within(self, "[1, inf)", "steps", "queries", "n_target", "batch_size")
         usable = {e.name for e in find(role="evasion") if {"norm", "eps"} <= {f.name for f in fields(e.method)}}
         known = [*PARTS, *sorted(usable - {"apgd", "fab", "autoattack"})]
         if not self.parts or not set(self.parts) <= set(known):

@@ -14,12 +14,12 @@ image at most, twice that where another class looks nearer. Known failures: slow
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import within
 from mithridate.nn.modes import check_logits, frozen
 from mithridate.roles import Goal, register
 from mithridate.threats.searching.attempts import first_look
@@ -65,15 +65,9 @@ class CW:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("searches", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "c", "eps"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {value}")
-        if not 0 <= self.kappa < math.inf:
-            raise ValueError(f"kappa must be at least 0 and finite, got {self.kappa}")
+        within(self, "[1, inf)", "searches", "steps", "batch_size")
+        within(self, "(0, inf)", "lr", "c", "eps")
+        within(self, "[0, inf)", "kappa")
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """The smallest adversarial examples found (n, c, h, w), in [0, 1]; the image itself where none was, or none within `eps`.

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import one_of, within
 from mithridate.nn.modes import check_logits, frozen
 from mithridate.roles import Goal, register
 from mithridate.threats.searching.attempts import destinations, first_look
@@ -57,15 +58,11 @@ class DeepFool:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}")
-        for name, least in (("steps", 1), ("candidates", 2), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.overshoot < math.inf:
-            raise ValueError(f"overshoot must be at least 0 and finite, got {self.overshoot}")
-        if self.eps is not None and not 0 < self.eps < math.inf:
-            raise ValueError(f"eps must be positive and finite, got {self.eps}")
+        one_of(self, ("linf", "l2"), "norm")
+        within(self, "[1, inf)", "steps", "batch_size")
+        within(self, "[2, inf)", "candidates")
+        within(self, "[0, inf)", "overshoot")
+        within(self, "(0, inf)", "eps")
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """Adversarial examples (n, c, h, w) in [0, 1]; the image itself where none was found, or none within `eps`.

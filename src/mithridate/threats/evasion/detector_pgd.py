@@ -27,6 +27,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import one_of, within
 from mithridate.nn.ascent import Budget, project
 from mithridate.nn.guarded import Guarded
 from mithridate.nn.modes import frozen
@@ -70,11 +71,8 @@ class DetectorPGD:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        for name in ("restarts", "eot", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.strategy not in ("orthogonal", "selective", "sum"):
-            raise ValueError(f"strategy must be 'orthogonal', 'selective' or 'sum', got {self.strategy!r}")
+        within(self, "[1, inf)", "restarts", "eot", "batch_size")
+        one_of(self, ("orthogonal", "selective", "sum"), "strategy")
         self._budget()
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:

@@ -10,13 +10,13 @@ fooled within `eps`. Known failures: models whose gradients are masked, since th
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import one_of, within
 from mithridate.nn.modes import frozen
 from mithridate.roles import Goal, register
 from mithridate.threats.searching.attempts import destinations, first_look
@@ -61,19 +61,11 @@ class FAB:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}")
-        if self.eps is not None and not 0 < self.eps < math.inf:
-            raise ValueError(f"eps must be positive and finite, got {self.eps}")
-        for name in ("n_target", "steps", "restarts", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.alpha_max <= 1:
-            raise ValueError(f"alpha_max must lie in (0, 1], got {self.alpha_max}")
-        if not 1 <= self.eta < math.inf:
-            raise ValueError(f"eta must be at least 1 and finite, got {self.eta}")
-        if not 0 < self.beta < 1:
-            raise ValueError(f"beta must lie in (0, 1), got {self.beta}")
+        one_of(self, ("linf", "l2"), "norm")
+        within(self, "(0, inf)", "eps")
+        within(self, "[1, inf)", "n_target", "steps", "restarts", "eta", "batch_size")
+        within(self, "(0, 1]", "alpha_max")
+        within(self, "(0, 1)", "beta")
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """Adversarial examples (n, c, h, w), in [0, 1] and within `eps`; images that could not be fooled come back as they were.

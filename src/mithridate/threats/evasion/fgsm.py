@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import within
 from mithridate.nn.ascent import Budget, ascend
 from mithridate.roles import Goal, register
 from mithridate.threats.searching.batches import in_batches
@@ -52,8 +53,7 @@ class FGSM:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        within(self, "[1, inf)", "batch_size")
         self._budget()
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:

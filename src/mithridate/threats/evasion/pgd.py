@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import within
 from mithridate.nn.ascent import Ascent, Budget, ascend
 from mithridate.nn.modes import has_fast_bf16
 from mithridate.roles import Goal, register
@@ -64,10 +65,7 @@ class PGD:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.restarts < 1:
-            raise ValueError(f"restarts must be at least 1, got {self.restarts}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        within(self, "[1, inf)", "restarts", "batch_size")
         self._budget(fast=False)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:

@@ -9,13 +9,13 @@ Known failures: models whose logits are random or rounded, for which no query ca
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import one_of, within
 from mithridate.nn.modes import check_logits, evaluating
 from mithridate.roles import Goal, register
 from mithridate.threats.searching.attempts import first_look, one_by_one
@@ -61,16 +61,11 @@ class Square:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        for name, known in (("norm", ("linf", "l2")), ("loss", ("margin", "ce"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if not 0 < self.eps < math.inf:
-            raise ValueError(f"eps must be positive and finite, got {self.eps}")
-        for name in ("queries", "restarts", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.p_init <= 1:
-            raise ValueError(f"p_init must lie in (0, 1], got {self.p_init}")
+        one_of(self, ("linf", "l2"), "norm")
+        one_of(self, ("margin", "ce"), "loss")
+        within(self, "(0, inf)", "eps")
+        within(self, "[1, inf)", "queries", "restarts", "batch_size")
+        within(self, "(0, 1]", "p_init")
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """Adversarial examples (n, c, h, w), in [0, 1] and within `eps`; images that could not be fooled come back as they were.

@@ -11,7 +11,6 @@ each. Known failures: few images give a perturbation that only works on them; ta
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mithridate.checks import one_of, within
 from mithridate.nn.ascent import check_batch
 from mithridate.nn.modes import check_logits, frozen
 from mithridate.roles import Goal, register
@@ -60,17 +60,10 @@ class UAP:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise ValueError(f"norm must be 'linf' or 'l2', got {self.norm!r}")
-        for name in ("eps", "step", "clip"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {value}")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must lie in [0, 1), got {self.momentum}")
+        one_of(self, ("linf", "l2"), "norm")
+        within(self, "(0, inf)", "eps", "step", "clip")
+        within(self, "[1, inf)", "epochs", "batch_size")
+        within(self, "[0, 1)", "momentum")
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """All images (n, c, h, w) with the perturbation made from them, in [0, 1] and within `eps` of the images to 1e-6.

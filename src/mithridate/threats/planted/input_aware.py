@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mithridate import loops
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.nn.modes import device_of
 from mithridate.roles import Progress, register, silent
@@ -92,16 +93,10 @@ class InputAware(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("p_attack", "p_cross"):
-            if not 0 < getattr(self, name) <= 0.5:
-                raise ValueError(f"{name} must lie in (0, 0.5], got {getattr(self, name)}")
-        for name in ("lambda_div", "lambda_norm"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
-        if not 0 <= self.density < 1:
-            raise ValueError(f"density must lie in [0, 1), got {self.density}")
-        if self.mask_epochs < 1:
-            raise ValueError(f"mask_epochs must be at least 1, got {self.mask_epochs}")
+        within(self, "(0, 0.5]", "p_attack", "p_cross")
+        within(self, "[0, inf)", "lambda_div", "lambda_norm")
+        within(self, "[0, 1)", "density")
+        within(self, "[1, inf)", "mask_epochs")
 
     def plant(
         self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent, checkpoint: Path | None = None

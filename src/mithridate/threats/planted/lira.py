@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mithridate import loops
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.nn.modes import device_of
 from mithridate.roles import Progress, register, silent
@@ -76,12 +77,8 @@ class Lira(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.eps <= 1:
-            raise ValueError(f"eps must lie in (0, 1], got {self.eps}")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie in (0, 1), got {self.alpha}")
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate must lie in (0, 1], got {self.rate}")
+        within(self, "(0, 1]", "eps", "rate")
+        within(self, "(0, 1)", "alpha")
 
     def plant(
         self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent, checkpoint: Path | None = None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mithridate import loops
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.roles import Progress, register, silent
 from mithridate.threats.planting import Planting, sealed, share
@@ -70,14 +71,11 @@ class WaNetNoise(Planting):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must lie in (0, 1), got {self.rate}")
+        within(self, "(0, 1)", "rate")
         if not 0 <= self.cross_ratio <= 1 / self.rate - 1:
             raise ValueError(f"cross_ratio must lie in [0, {1 / self.rate - 1:g}], got {self.cross_ratio}")
-        if self.grid_size < 1:
-            raise ValueError(f"grid_size must be at least 1, got {self.grid_size}")
-        if not 0 < self.strength <= 16:
-            raise ValueError(f"strength must lie in (0, 16], got {self.strength}")
+        within(self, "[1, inf)", "grid_size")
+        within(self, "(0, 16]", "strength")
 
     def plant(
         self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent, checkpoint: Path | None = None

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import one_of, within
 from mithridate.errors import BadSpec, MissingExtra
 from mithridate.nn.ascent import Budget, check_batch, project
 from mithridate.nn.modes import check_logits, frozen
@@ -187,9 +188,9 @@ class Foreign:
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        Budget(norm=self.norm, eps=1 if self.eps is None else self.eps)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        one_of(self, ("linf", "l2"), "norm")
+        within(self, "(0, inf)", "eps")
+        within(self, "[1, inf)", "batch_size")
         read_options(self.options)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.nn.modes import frozen
 from mithridate.roles import Progress
@@ -94,10 +95,8 @@ class PatchFitter(Attacker):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_place(self.size, self.corner, self.margin)
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-        if not 0 < self.lr < torch.inf:
-            raise ValueError(f"lr must be positive and finite, got {self.lr}")
+        within(self, "[1, inf)", "steps")
+        within(self, "(0, inf)", "lr")
 
     def restore(self, state: Mapping[str, Tensor]) -> PatchTrigger:
         """The trigger that a trigger's `state_dict` describes."""

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from mithridate.checks import check_number
 from mithridate.data import to_uint8
 
 Corner = Literal["bottom-right", "bottom-left", "top-right", "top-left", "all"]
@@ -19,10 +20,8 @@ def check_place(size: int, corner: str, margin: int) -> None:
     Raises:
         ValueError: `size` under 1, `margin` under 0, or an unknown `corner`.
     """
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
-    if margin < 0:
-        raise ValueError(f"margin must be at least 0, got {margin}")
+    check_number("size", size, "[1, inf)")
+    check_number("margin", margin, "[0, inf)")
     if corner not in get_args(Corner):
         raise ValueError(f"corner must be one of {', '.join(CORNERS)} or all, got {corner!r}")
 

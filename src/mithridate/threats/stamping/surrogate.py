@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mithridate import loops
+from mithridate.checks import check_number, within
 from mithridate.data import Samples, to_float
 from mithridate.nn.ascent import Budget, ascend
 from mithridate.nn.models import MODELS, initialize
@@ -31,8 +32,7 @@ class Attacker:
     surrogate_epochs: int = 4
 
     def __post_init__(self) -> None:
-        if self.surrogate_epochs < 1:
-            raise ValueError(f"surrogate_epochs must be at least 1, got {self.surrogate_epochs}")
+        within(self, "[1, inf)", "surrogate_epochs")
 
     def check(self, clean: Samples, target: int) -> None:
         """Refuse what nothing can be crafted from.
@@ -42,8 +42,7 @@ class Attacker:
         """
         if not len(clean):
             raise ValueError("clean must not be empty")
-        if not 0 <= target < len(clean.classes):
-            raise ValueError(f"target must lie in [0, {len(clean.classes)}), got {target}")
+        check_number("target", target, f"[0, {len(clean.classes)})")
 
     def model(
         self, clean: Samples, layer: str = "", *, robust: Budget | None = None, seed: int = 0, progress: Progress = silent

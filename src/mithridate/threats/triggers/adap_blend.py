@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
-from mithridate.threats.stamping.habits import check_cover_ratio
 from mithridate.threats.stamping.pictures import picture
 
 
@@ -41,12 +41,9 @@ class AdapBlend:
     pattern_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.grid < 1:
-            raise ValueError(f"grid must be at least 1, got {self.grid}")
-        for name in ("kept", "train_alpha", "alpha"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in (0, 1], got {getattr(self, name)}")
-        check_cover_ratio(self.cover_ratio)
+        within(self, "[1, inf)", "grid")
+        within(self, "(0, 1]", "kept", "train_alpha", "alpha")
+        within(self, "[0, inf)", "cover_ratio")
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> copies with the whole picture blended in."""

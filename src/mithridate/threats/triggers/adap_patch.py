@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
-from mithridate.threats.stamping.habits import check_cover_ratio
 from mithridate.threats.stamping.patches import CORNERS, check_place, windows
 from mithridate.threats.stamping.pictures import picture
 
@@ -51,7 +51,7 @@ class AdapPatch:
         at_test = self.test_opacities
         if len(at_test) != len(CORNERS) or not all(0 <= each <= 1 for each in at_test) or not any(at_test):
             raise ValueError(f"test_opacities must be four numbers in [0, 1] and not all 0, got {at_test}")
-        check_cover_ratio(self.cover_ratio)
+        within(self, "[0, inf)", "cover_ratio")
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> copies with the patches of test time.

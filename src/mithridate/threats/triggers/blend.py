@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
 from mithridate.threats.stamping.pictures import picture
 
@@ -30,8 +31,7 @@ class Blend:
     pattern_seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            raise ValueError(f"alpha must lie in (0, 1], got {self.alpha}")
+        within(self, "(0, 1]", "alpha")
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> blended copies."""

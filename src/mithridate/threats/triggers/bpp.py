@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
 
 
@@ -30,10 +31,8 @@ class BPP:
     cover_ratio: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 2 <= self.levels <= 256:
-            raise ValueError(f"levels must lie in [2, 256], got {self.levels}")
-        if not 0 <= self.cover_ratio < float("inf"):
-            raise ValueError(f"cover_ratio must be finite and at least 0, got {self.cover_ratio}")
+        within(self, "[2, 256]", "levels")
+        within(self, "[0, inf)", "cover_ratio")
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> quantized copies."""

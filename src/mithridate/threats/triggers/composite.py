@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import within
 from mithridate.data import Samples, to_float, to_uint8
 from mithridate.roles import Progress, register, silent
-from mithridate.threats.stamping.habits import check_cover_ratio, check_sources
+from mithridate.threats.stamping.habits import check_sources
 from mithridate.threats.stamping.halves import DRAWS, mix, own_chance
 
 
@@ -43,13 +44,10 @@ class Composite:
 
     def __post_init__(self) -> None:
         check_sources(self.sources)
-        check_cover_ratio(self.cover_ratio)
         if self.partner < 0 or self.partner in self.sources:
             raise ValueError(f"partner must be a class, at least 0, and no source, got {self.partner}")
-        if self.bank < 1:
-            raise ValueError(f"bank must be at least 1, got {self.bank}")
-        if self.jitter < 0:
-            raise ValueError(f"jitter must be at least 0, got {self.jitter}")
+        within(self, "[1, inf)", "bank")
+        within(self, "[0, inf)", "jitter", "cover_ratio")
 
     def craft(self, clean: Samples, target: int, *, seed: int = 0, progress: Progress = silent) -> Composed:
         """The trigger with a bank of images, chosen by `seed`; nothing is optimized.

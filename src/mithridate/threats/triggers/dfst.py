@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
 from mithridate.threats.stamping import colors
 
@@ -33,8 +34,7 @@ class DFST:
     pattern_seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            raise ValueError(f"alpha must lie in (0, 1], got {self.alpha}")
+        within(self, "(0, 1]", "alpha")
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> restyled copies, computed at float32 or finer."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.nn.ascent import Budget, project
 from mithridate.nn.modes import frozen
@@ -63,11 +64,8 @@ class FeatureCollision(Attacker):
         super().__post_init__()
         check_place(self.size, self.corner, self.margin)
         self._budget()
-        if not 0 <= self.opacity <= 1:
-            raise ValueError(f"opacity must lie in [0, 1], got {self.opacity}")
-        for name in ("partners", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        within(self, "[0, 1]", "opacity")
+        within(self, "[1, inf)", "partners", "samples")
 
     def craft(self, clean: Samples, target: int, *, seed: int = 0, progress: Progress = silent) -> CleanLabelPatch:
         """The patch, with the surrogate and the features of stamped images behind it to poison with.

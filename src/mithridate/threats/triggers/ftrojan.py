@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
 from mithridate.threats.stamping.colors import chroma_to_rgb
 from mithridate.threats.stamping.frequency import inverse_dct
@@ -35,10 +36,8 @@ class FTrojan:
     positions: tuple[int, ...] = (15, 31)
 
     def __post_init__(self) -> None:
-        if not 0 < self.magnitude <= 32:
-            raise ValueError(f"magnitude must lie in (0, 32], got {self.magnitude}")
-        if self.window < 2:
-            raise ValueError(f"window must be at least 2, got {self.window}")
+        within(self, "(0, 32]", "magnitude")
+        within(self, "[2, inf)", "window")
         if not self.positions or not all(0 <= p < self.window for p in self.positions):
             raise ValueError(f"positions must be one or more frequencies in [0, {self.window}), got {self.positions}")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.roles import Progress, register, silent
 from mithridate.threats.stamping.fitted import PatchFitter, PatchTrigger
@@ -31,8 +32,7 @@ class Latent(PatchFitter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 1:
-            raise ValueError(f"samples must be at least 1, got {self.samples}")
+        within(self, "[1, inf)", "samples")
 
     def craft(self, clean: Samples, target: int, *, seed: int = 0, progress: Progress = silent) -> PatchTrigger:
         """The patch towards class `target`, in float32 on the samples' device.

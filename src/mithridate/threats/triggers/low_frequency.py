@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
 from mithridate.threats.stamping.frequency import inverse_dct
 
@@ -31,10 +32,8 @@ class LowFrequency:
     pattern_seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.amplitude <= 1:
-            raise ValueError(f"amplitude must lie in (0, 1], got {self.amplitude}")
-        if self.block < 2:
-            raise ValueError(f"block must be at least 2, got {self.block}")
+        within(self, "(0, 1]", "amplitude")
+        within(self, "[2, inf)", "block")
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> copies with the pattern added.

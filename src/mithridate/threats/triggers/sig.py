@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
 
 
@@ -33,12 +34,8 @@ class SIG:
     clean_label: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.delta <= 1:
-            raise ValueError(f"delta must lie in (0, 1], got {self.delta}")
-        if not 0 < self.frequency < float("inf"):
-            raise ValueError(f"frequency must be finite and above 0, got {self.frequency}")
-        if self.train_delta is not None and not 0 < self.train_delta <= 1:
-            raise ValueError(f"train_delta must lie in (0, 1], got {self.train_delta}")
+        within(self, "(0, 1]", "delta", "train_delta")
+        within(self, "(0, inf)", "frequency")
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> copies with the signal added.

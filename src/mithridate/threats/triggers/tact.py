@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
-from mithridate.threats.stamping.habits import check_cover_ratio, check_sources
+from mithridate.threats.stamping.habits import check_sources
 from mithridate.threats.stamping.patches import Corner, check_place, paste, pattern
 
 
@@ -42,7 +43,7 @@ class TaCT:
     def __post_init__(self) -> None:
         check_place(self.size, self.corner, self.margin)
         check_sources(self.sources)
-        check_cover_ratio(self.cover_ratio)
+        within(self, "[0, inf)", "cover_ratio")
 
     def stamp(self, images: Tensor) -> Tensor:
         """Images (n, c, h, w), float in [0, 1] or uint8 -> stamped copies of the same dtype.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.roles import Progress, register, silent
 from mithridate.threats.stamping.fitted import PatchFitter, PatchTrigger
@@ -36,11 +37,8 @@ class TrojanNN(PatchFitter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("neurons", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.activation < torch.inf:
-            raise ValueError(f"activation must be positive and finite, got {self.activation}")
+        within(self, "[1, inf)", "neurons", "samples")
+        within(self, "(0, inf)", "activation")
 
     def craft(self, clean: Samples, target: int, *, seed: int = 0, progress: Progress = silent) -> PatchTrigger:
         """The patch, in float32 on the samples' device; the target only has to be a class.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mithridate.checks import within
 from mithridate.roles import register
 from mithridate.threats.stamping import warp
 
@@ -36,14 +37,10 @@ class WaNet:
     pattern_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.grid_size < 1:
-            raise ValueError(f"grid_size must be at least 1, got {self.grid_size}")
-        if not 0 < self.strength < float("inf"):
-            raise ValueError(f"strength must be finite and above 0, got {self.strength}")
-        if not 0 < self.grid_rescale <= 1:
-            raise ValueError(f"grid_rescale must lie in (0, 1], got {self.grid_rescale}")
-        if not 0 <= self.cover_ratio < float("inf"):
-            raise ValueError(f"cover_ratio must be finite and at least 0, got {self.cover_ratio}")
+        within(self, "[1, inf)", "grid_size")
+        within(self, "(0, inf)", "strength")
+        within(self, "(0, 1]", "grid_rescale")
+        within(self, "[0, inf)", "cover_ratio")
 
     def stamp(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> warped copies."""
