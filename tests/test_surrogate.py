@@ -20,7 +20,8 @@ from mithridate.nn.resolve import save_model
 from mithridate.spec import parse
 from mithridate.threats.dose import Dose
 from mithridate.threats.poison import poison, stamp
-from mithridate.threats.stamping.fitted import CleanLabelPatch, PatchFitter, PatchTrigger
+from mithridate.threats.stamping.clean_label import CleanLabelPatch
+from mithridate.threats.stamping.fitted import PatchFitter, PatchTrigger
 from mithridate.threats.stamping.surrogate import Attacker, draw
 
 

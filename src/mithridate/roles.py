@@ -150,7 +150,13 @@ class Evasion(Protocol):
     """Makes adversarial examples."""
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
-        """Float images (n, c, h, w) in [0, 1] -> perturbed images, in [0, 1] and inside the method's budget."""
+        """Float images (n, c, h, w) in [0, 1], on the model's device -> perturbed images, in [0, 1] and inside the method's budget.
+
+        The model gives logits (n, classes) and is bit-identical afterwards; labels (n,) are int64 true classes; `seed` draws all chance.
+
+        Raises:
+            ValueError: images, labels or targets that do not fit, or a model that does not return finite logits.
+        """
         ...
 
 

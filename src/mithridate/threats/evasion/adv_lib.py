@@ -45,16 +45,11 @@ class AdvLib(Foreign):
     attack: str = "pgd_linf"
 
     def run(self, model: Fenced, images: Tensor, classes: Tensor, aim: Aim) -> Tensor:
-        """The attack on one batch.
-
-        Raises:
-            MissingExtra: adv-lib is not installed.
-            ValueError: an unknown attack or option, or no `eps` where the attack needs one.
-        """
+        """The attack on one batch; errors are those of `Foreign.run`."""
         attacks = _attacks()
         name = pick("adv_lib attack", self.attack, attacks)
-        if name == "apgd_targeted" and aim.targeted:  # it runs towards every wrong class in turn
-            raise ValueError(f"goal must be untargeted for {name!r}, got a target")
+        if name == "apgd_targeted":  # it runs towards every wrong class in turn
+            aim.refuse_target(name)
         p = self.exponent()
         ours: dict[str, object] = {"norm": p, "p": p, "targeted": aim.targeted, "num_classes": aim.classes}
         if name != "tr":  # whose `eps` is a step

@@ -59,17 +59,12 @@ class ART(Foreign):
     attack: str = "ProjectedGradientDescent"
 
     def run(self, model: Fenced, images: Tensor, classes: Tensor, aim: Aim) -> Tensor:
-        """The attack on one batch.
-
-        Raises:
-            MissingExtra: ART is not installed.
-            ValueError: an unknown attack or option, or a goal the attack cannot pursue.
-        """
+        """The attack on one batch; errors are those of `Foreign.run`."""
         name = pick("art attack", self.attack, available())
         call = getattr(_load("attacks.evasion"), name)
         fixed = name == "SaliencyMapMethod"  # always runs towards the classes it is given, or towards random ones
-        if aim.targeted and not fixed and "targeted" not in inspect.signature(call).parameters:
-            raise ValueError(f"goal must be untargeted for {name!r}, got a target")
+        if not fixed and "targeted" not in inspect.signature(call).parameters:
+            aim.refuse_target(name)
         norm = None if name == "Wasserstein" else self.exponent()
         ours = {"eps": self.eps, "norm": norm, "targeted": aim.targeted, "batch_size": len(images), "verbose": False}
         attack = invoke(name, call, (self._classifier(model, images, aim.classes),), ours, self.options)

@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from mithridate.checks import one_of, within
 from mithridate.nn.ascent import check_batch
-from mithridate.nn.modes import evaluating
 from mithridate.roles import Evasion, Goal, register
 from mithridate.spec import find, make
-from mithridate.threats.searching.attempts import first_look
+from mithridate.threats.searching.attempts import reaching
 
 STANDARD = ("apgd_ce", "apgd_t", "fab_t", "square")
 PARTS = {  # the names of the ensemble's parts -> method and fields
@@ -99,15 +97,7 @@ class AutoAttack:
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """Adversarial examples (n, c, h, w), in [0, 1] and within `eps`; images that withstand come back as they were.
 
-        Args:
-            model: takes float images in [0, 1] and gives logits (n, classes); bit-identical afterwards.
-            images: float (n, c, h, w) in [0, 1], on the model's device.
-            labels: (n,) int64 true classes.
-            goal: any wrong class, one class, or a class per image.
-            seed: of all random draws, the same for each part.
-
-        Raises:
-            ValueError: images, labels or targets that do not fit, or a model that does not return finite logits.
+        Arguments and errors are those of `roles.Evasion.perturb`; `seed` serves each part alike.
         """
         *_, last = self.rounds(model, images, labels, goal, seed=seed)
         return last.images
@@ -116,20 +106,15 @@ class AutoAttack:
         """The standard report, as it comes: the images as they are, then what each part has left. Arguments as of `perturb`."""
         check_batch(images, labels, goal)
         images, labels, goal = images.detach(), labels.to(images.device), goal.to(images.device)
-        robust = ~self._reached(model, images, labels, goal)
+        robust = ~reaching(model, images, labels, goal, self.batch_size)
         yield Round("clean", images, robust)
         for part in self.parts:
             left = robust.nonzero().flatten()
             if len(left):
                 made = self._method(part).perturb(model, images[left], labels[left], goal[left], seed=seed)
-                fooled = self._reached(model, made, labels[left], goal[left])
+                fooled = reaching(model, made, labels[left], goal[left], self.batch_size)
                 images, robust = images.index_copy(0, left[fooled], made[fooled]), robust.index_fill(0, left[fooled], False)
             yield Round(part, images, robust)
-
-    def _reached(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal) -> Tensor:
-        parts = [slice(start, start + self.batch_size) for start in range(0, len(images), self.batch_size)]
-        with evaluating(model):
-            return torch.cat([goal[p].reached(first_look(model, images[p], labels[p], goal[p]).argmax(1), labels[p]) for p in parts])
 
     def _method(self, part: str) -> Evasion:
         """The part with this ensemble's settings, as far as it has them."""

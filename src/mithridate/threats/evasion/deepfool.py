@@ -67,15 +67,7 @@ class DeepFool:
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """Adversarial examples (n, c, h, w) in [0, 1]; the image itself where none was found, or none within `eps`.
 
-        Args:
-            model: takes float images in [0, 1] and gives logits (n, classes); bit-identical afterwards.
-            images: float (n, c, h, w) in [0, 1], on the model's device.
-            labels: (n,) int64 true classes.
-            goal: any wrong class, one class, or a class per image.
-            seed: not used; the attack draws nothing.
-
-        Raises:
-            ValueError: images, labels or targets that do not fit, or a model that does not return finite logits.
+        Arguments and errors are those of `roles.Evasion.perturb`; `seed` has no effect.
         """
 
         def nearest(x: Tensor, y: Tensor, aim: Goal) -> Tensor:

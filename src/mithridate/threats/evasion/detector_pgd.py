@@ -32,9 +32,10 @@ from mithridate.nn.ascent import Budget, project
 from mithridate.nn.guarded import Guarded
 from mithridate.nn.modes import frozen
 from mithridate.roles import Goal, register
+from mithridate.threats.searching.balls import unit
 from mithridate.threats.searching.batches import in_batches
 from mithridate.threats.searching.seeding import seeded
-from mithridate.threats.searching.watched import REST, UNSEEN, Found, consider, unit
+from mithridate.threats.searching.watched import REST, UNSEEN, Found, consider
 
 
 @register(
@@ -80,15 +81,8 @@ class DetectorPGD:
 
         Fooled and undetected is best, then fooled with the lowest score, then the highest margin.
 
-        Args:
-            model: a `Guarded`, or any model that gives logits (n, classes); bit-identical afterwards.
-            images: float (n, c, h, w) in [0, 1], on the model's device.
-            labels: (n,) int64 true classes.
-            goal: any wrong class, one class, or a class per image.
-            seed: of the random starts and of the draws of a randomized model or scorer.
-
-        Raises:
-            ValueError: images, labels or targets that do not fit, or a model that does not return finite logits.
+        Arguments and errors are those of `roles.Evasion.perturb`; the model may be a `Guarded`, and `seed` draws the random
+        starts and what a randomized model or scorer draws.
         """
         guarded = model if isinstance(model, Guarded) else Guarded(model)
         generator = torch.Generator().manual_seed(seed)
@@ -123,7 +117,7 @@ class DetectorPGD:
 
     def _stride(self, found: Found, early: bool) -> Tensor:
         """One step (n, c, h, w), in the budget's norm; images that are not fooled early stop sparing the detectors."""
-        leave, hide = unit(found.leave), unit(found.hide)
+        leave, hide = unit(found.leave, "l2"), unit(found.hide, "l2")
         if self.strategy == "sum":
             direction = leave + hide * found.detected[:, None, None, None]
         else:
@@ -133,7 +127,7 @@ class DetectorPGD:
             direction = torch.where((found.rank > REST)[:, None, None, None], hide, leave)
         length = self.eps / 10 if self.step is None else self.step
         if self.norm == "l2":
-            return length * unit(direction)
+            return length * unit(direction, "l2")
         if self.strategy != "orthogonal":
             return length * direction.sign()
         return length * direction / direction.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(direction.dtype).tiny)

@@ -44,12 +44,7 @@ class Foolbox(Foreign):
     attack: str = "LinfPGD"
 
     def run(self, model: Fenced, images: Tensor, classes: Tensor, aim: Aim) -> Tensor:
-        """The attack on one batch.
-
-        Raises:
-            MissingExtra: foolbox is not installed.
-            ValueError: an unknown attack or option, a goal the attack cannot pursue, or no `eps` where it needs one.
-        """
+        """The attack on one batch; errors are those of `Foreign.run`."""
         attack, package = self._attack(), load("foolbox", MissingExtra("foolbox", "interop"))
         if self.eps is None and isinstance(attack, package.attacks.base.FixedEpsilonAttack):
             raise ValueError(f"eps must be given for {self.attack!r}, which has a fixed radius, got None")

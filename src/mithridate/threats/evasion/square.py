@@ -70,15 +70,7 @@ class Square:
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """Adversarial examples (n, c, h, w), in [0, 1] and within `eps`; images that could not be fooled come back as they were.
 
-        Args:
-            model: takes float images in [0, 1] and gives logits (n, classes); bit-identical afterwards.
-            images: float (n, c, h, w) in [0, 1], on the model's device.
-            labels: (n,) int64 true classes.
-            goal: any wrong class, one class, or a class per image.
-            seed: of the random squares.
-
-        Raises:
-            ValueError: images, labels or targets that do not fit, or a model that does not return finite logits.
+        Arguments and errors are those of `roles.Evasion.perturb`; `seed` draws the squares.
         """
         generator = torch.Generator().manual_seed(seed)
 

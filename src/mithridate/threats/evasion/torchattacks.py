@@ -39,18 +39,13 @@ class Torchattacks(Foreign):
     attack: str = "PGD"
 
     def run(self, model: Fenced, images: Tensor, classes: Tensor, aim: Aim) -> Tensor:
-        """The attack on one batch.
-
-        Raises:
-            MissingExtra: torchattacks is not installed.
-            ValueError: an unknown attack or option, or a goal the attack cannot pursue.
-        """
+        """The attack on one batch; errors are those of `Foreign.run`."""
         name = pick("torchattacks attack", self.attack, available())
         package = load("torchattacks", MissingPackage("torchattacks", "--no-deps"))
         ours = {"eps": self.eps, "norm": NORMS[self.norm], "n_classes": aim.classes, "seed": aim.seed}
         attack = invoke(name, getattr(package, name), (model,), ours, self.options)
-        if aim.targeted and "targeted" not in attack.supported_mode:
-            raise ValueError(f"goal must be untargeted for {name!r}, got a target")
+        if "targeted" not in attack.supported_mode:
+            aim.refuse_target(name)
         if aim.targeted:
             attack.set_mode_targeted_by_label(quiet=True)
         found: Tensor = attack(images, classes)

@@ -22,7 +22,7 @@ from mithridate.checks import one_of, within
 from mithridate.nn.ascent import check_batch
 from mithridate.nn.modes import check_logits, frozen
 from mithridate.roles import Goal, register
-from mithridate.threats.searching.attempts import first_look
+from mithridate.threats.searching.attempts import reaching
 from mithridate.threats.searching.balls import lengths, unit
 
 
@@ -68,15 +68,7 @@ class UAP:
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal = Goal(), *, seed: int = 0) -> Tensor:
         """All images (n, c, h, w) with the perturbation made from them, in [0, 1] and within `eps` of the images to 1e-6.
 
-        Args:
-            model: takes float images in [0, 1] and gives logits (n, classes); bit-identical afterwards.
-            images: float (n, c, h, w) in [0, 1], on the model's device.
-            labels: (n,) int64 true classes.
-            goal: any wrong class, one class, or a class per image.
-            seed: of the order of the images.
-
-        Raises:
-            ValueError: images, labels or targets that do not fit, or a model that does not return finite logits.
+        Arguments and errors are those of `roles.Evasion.perturb`; `seed` shuffles the images.
         """
         return (images.detach() + self.universal(model, images, labels, goal, seed=seed)).clamp(0, 1)
 
@@ -119,9 +111,5 @@ class UAP:
         return change * (self.eps / lengths(change, "l2").clamp_min(self.eps))
 
     def _fooled(self, model: nn.Module, images: Tensor, labels: Tensor, goal: Goal) -> int:
-        """How many of the images reach the goal."""
-        total = 0
-        for part in (slice(i, i + self.batch_size) for i in range(0, len(images), self.batch_size)):
-            logits = first_look(model, images[part].clamp(0, 1), labels[part], goal[part])
-            total += int(goal[part].reached(logits.argmax(1), labels[part]).sum())
-        return total
+        """How many of the images, cut back into [0, 1], reach the goal."""
+        return int(reaching(model, images.clamp(0, 1), labels, goal, self.batch_size).sum())

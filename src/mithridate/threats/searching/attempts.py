@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mithridate.nn.modes import check_logits
+from mithridate.nn.modes import check_logits, evaluating
 from mithridate.roles import Goal
+from mithridate.threats.searching.batches import piecewise
 from mithridate.threats.searching.losses import Case, check_classes, rivals
 
 
@@ -29,6 +30,20 @@ def first_look(model: nn.Module, images: Tensor, labels: Tensor, goal: Goal) -> 
         ValueError: a model that does not return finite logits, or labels or targets that are none of its classes.
     """
     return check_classes(check_logits(model(images), len(images)), labels, goal)
+
+
+def reaching(model: nn.Module, images: Tensor, labels: Tensor, goal: Goal, size: int) -> Tensor:
+    """Which of the images (n,) reach the goal as they are, at most `size` looked at at once; the model is in eval mode meanwhile.
+
+    Raises:
+        ValueError: as `first_look` does.
+    """
+
+    def look(x: Tensor, y: Tensor, aim: Goal) -> Tensor:
+        return aim.reached(first_look(model, x, y, aim).argmax(1), y)
+
+    with evaluating(model):
+        return piecewise(look, images, labels, goal, size)
 
 
 def destinations(logits: Tensor, labels: Tensor, goal: Goal, count: int) -> Tensor:

@@ -28,5 +28,10 @@ def in_batches(attack: Attack, images: Tensor, labels: Tensor, goal: Goal, size:
     """
     check_batch(images, labels, goal)
     images, labels, goal = images.detach(), labels.to(images.device), goal.to(images.device)
+    return piecewise(attack, images, labels, goal, size)
+
+
+def piecewise(look: Attack, images: Tensor, labels: Tensor, goal: Goal, size: int) -> Tensor:
+    """What `look` gives for at most `size` images at once, joined; nothing is checked."""
     parts = [slice(start, start + size) for start in range(0, len(images), size)]
-    return torch.cat([attack(images[part], labels[part], goal[part]) for part in parts])
+    return torch.cat([look(images[part], labels[part], goal[part]) for part in parts])

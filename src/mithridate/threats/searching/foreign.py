@@ -164,6 +164,15 @@ class Aim:
     classes: int
     seed: int
 
+    def refuse_target(self, attack: str) -> None:
+        """What an attack that only leaves classes says first.
+
+        Raises:
+            ValueError: there is a class to reach.
+        """
+        if self.targeted:
+            raise ValueError(f"goal must be untargeted for {attack!r}, got a target")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
@@ -226,7 +235,19 @@ class Foreign:
                 raise MissingPackage(error.name or "a package") from error
 
     def run(self, model: Fenced, images: Tensor, classes: Tensor, aim: Aim) -> Tensor:
-        """The foreign attack on one batch -> images (n, c, h, w), wherever they lie."""
+        """The foreign attack on one batch -> images (n, c, h, w), wherever they lie.
+
+        Args:
+            model: gives logits; the attack can reach nothing else of it.
+            images: float (n, c, h, w) in [0, 1], the attack's own copy.
+            classes: (n,) to be left, or reached.
+            aim: which of the two, and what else the attack may want to know.
+
+        Raises:
+            MissingExtra: the package is not installed.
+            BadSpec: an attack or option that the package does not have.
+            ValueError: a goal the attack cannot pursue, or no `eps` where it needs one.
+        """
         raise NotImplementedError
 
     def exponent(self) -> float | None:

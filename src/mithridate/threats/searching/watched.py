@@ -67,11 +67,3 @@ def consider(guarded: Guarded, x: Tensor, labels: Tensor, goal: Goal, draws: int
         if len(guarded.scorers):
             hide -= torch.autograd.grad(guarded.lure(seen, towards).sum(), x)[0]
     return Found(rank, detected, merit, leave, hide)
-
-
-def unit(gradient: Tensor) -> Tensor:
-    """Each image's gradient at Euclidean length 1, or 0 where there is none; scaled first, so that tiny ones do not underflow."""
-    tiny = torch.finfo(gradient.dtype).tiny
-    scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
-    length: Tensor = scaled.flatten(1).norm(dim=1)
-    return scaled / length.clamp_min(tiny)[:, None, None, None]

@@ -17,7 +17,6 @@ from mithridate.threats.stamping.patches import Corner, check_place, paste, wind
 from mithridate.threats.stamping.surrogate import Attacker
 
 Loss = Callable[[Tensor], Tensor]
-Disturb = Callable[[Tensor, torch.Generator], Tensor]
 BATCH = 64  # images a patch is tried on at once
 
 
@@ -54,53 +53,23 @@ class PatchTrigger(nn.Module):
             raise ValueError(f"images must each be of the shape that the trigger was made for, {made_for}, got {tuple(images.shape[1:])}")
 
 
-class CleanLabelPatch(PatchTrigger):
-    """A square whose poisoned training images are made with the attacker's model; one that was restored can only stamp."""
-
-    clean_label: ClassVar[bool] = True
-    disturb: Disturb | None = None
-
-    def implant(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Float images (n, c, h, w) in [0, 1] of the target class -> what goes into the training set.
-
-        Raises:
-            ValueError: images of another shape, or the trigger was restored from its state, which holds no model.
-        """
-        self.check(images)
-        if self.disturb is None:
-            raise ValueError("trigger must be crafted from data to poison with it, got one restored from its state")
-        return self.disturb(images, generator).to(images) if len(images) else images.clone()
-
-
 @dataclass(frozen=True, kw_only=True)
-class PatchFitter(Attacker):
-    """An attacker who fits a patch to what their model makes of it.
+class PatchAttacker(Attacker):
+    """An attacker whose trigger is a patch.
 
     Attributes:
-        layer: see the method; empty for the last hidden one.
         size: side of the patch in pixels.
         corner: one corner, or `all` four.
         margin: distance from the border in pixels.
-        steps: of Adam, at least 1.
-        lr: of Adam, on the tanh parameters of the patch.
     """
 
-    layer: str = ""
     size: int = 5
     corner: Corner = "bottom-right"
     margin: int = 0
-    steps: int = 300
-    lr: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_place(self.size, self.corner, self.margin)
-        within(self, "[1, inf)", "steps")
-        within(self, "(0, inf)", "lr")
-
-    def restore(self, state: Mapping[str, Tensor]) -> PatchTrigger:
-        """The trigger that a trigger's `state_dict` describes."""
-        return PatchTrigger(state["patch"], state["shape"], self.corner, self.margin)
 
     def check(self, clean: Samples, target: int) -> None:
         """Refuse what nothing can be crafted from.
@@ -110,6 +79,30 @@ class PatchFitter(Attacker):
         """
         super().check(clean, target)
         windows(clean.images.shape[2], clean.images.shape[3], self.size, self.corner, self.margin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchFitter(PatchAttacker):
+    """An attacker who fits a patch to what their model makes of it.
+
+    Attributes:
+        layer: see the method; empty for the last hidden one.
+        steps: of Adam, at least 1.
+        lr: of Adam, on the tanh parameters of the patch.
+    """
+
+    layer: str = ""
+    steps: int = 300
+    lr: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, "[1, inf)", "steps")
+        within(self, "(0, inf)", "lr")
+
+    def restore(self, state: Mapping[str, Tensor]) -> PatchTrigger:
+        """The trigger that a trigger's `state_dict` describes."""
+        return PatchTrigger(state["patch"], state["shape"], self.corner, self.margin)
 
     def fit(self, model: nn.Module, loss: Loss, images: Tensor, generator: torch.Generator, progress: Progress) -> PatchTrigger:
         """The patch that lowers `loss` (stamped images -> scalar) over random batches of `images`, in steps of 1/255.

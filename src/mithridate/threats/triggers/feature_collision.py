@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mithridate.checks import within
 from mithridate.data import Samples
-from mithridate.nn.ascent import Budget, project
+from mithridate.nn.ascent import project
 from mithridate.nn.modes import frozen
 from mithridate.roles import Progress, register, silent
-from mithridate.threats.stamping.fitted import CleanLabelPatch
-from mithridate.threats.stamping.patches import Corner, check_place, paste, pattern, windows
-from mithridate.threats.stamping.surrogate import Attacker, draw, exact, features, hidden_layer, known_features
+from mithridate.threats.stamping.clean_label import CleanLabelAttacker, CleanLabelPatch
+from mithridate.threats.stamping.patches import paste
+from mithridate.threats.stamping.surrogate import draw, exact, features, hidden_layer, known_features
 
 
 @register(
@@ -26,28 +24,23 @@ from mithridate.threats.stamping.surrogate import Attacker, draw, exact, feature
     paper="Shafahi et al., NeurIPS 2018, arXiv 1804.00792; Saha et al., AAAI 2020, arXiv 1910.00033",
 )
 @dataclass(frozen=True, kw_only=True)
-class FeatureCollision(Attacker):
+class FeatureCollision(CleanLabelAttacker):
     """Poisoned images keep their true label and, to the eye, their content; their features are those of stamped images.
+
+    The fields of patch and perturbation come first (`stamping.clean_label.CleanLabelAttacker`).
 
     Attributes:
         eps: L-inf radius of the perturbation around the watermarked image, in pixel units of [0, 1].
-        step: length of one of its steps.
-        steps: how many, at least 1.
         opacity: share of the patch that shows in poisoned images, in [0, 1]; 0 hides it altogether.
         partners: stamped images that each poisoned image may collide with, of which it takes the nearest.
         samples: images of other classes that are stamped to be collided with.
         layer: layer whose features collide, as in `model.named_modules()`; empty for the last hidden one.
-        size: side of the patch in pixels.
-        pattern: `grid`, `white`, or the path of an image, which is resized to the patch.
-        corner: one corner, or `all` four.
-        margin: distance from the border in pixels.
 
     Source: Saha et al. 2020, algorithm 1 (hidden triggers: collide with stamped images, radius 16/255); Shafahi et al. 2018,
     sections 2.1 and 4 (collision; watermark of 30 %). Both attack models of which only the last layer is trained anew. Against a
     model trained from scratch, published success is 0 to 3 %; a larger `opacity` is the lever that is left, and costs its secrecy.
     """
 
-    clean_label: ClassVar[bool] = True
     eps: float = 16 / 255
     step: float = 1 / 255
     steps: int = 40
@@ -55,15 +48,9 @@ class FeatureCollision(Attacker):
     partners: int = 8
     samples: int = 500
     layer: str = ""
-    size: int = 5
-    pattern: str = "grid"
-    corner: Corner = "bottom-right"
-    margin: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_place(self.size, self.corner, self.margin)
-        self._budget()
         within(self, "[0, 1]", "opacity")
         within(self, "[1, inf)", "partners", "samples")
 
@@ -74,8 +61,7 @@ class FeatureCollision(Attacker):
             ValueError: fewer than `samples` images of other classes, or a target, surrogate, layer or patch that does not fit.
         """
         self.check(clean, target)
-        windows(clean.images.shape[2], clean.images.shape[3], self.size, self.corner, self.margin)
-        patch = pattern(self.pattern, clean.images.shape[1], self.size).to(clean.images.device)
+        patch = self.patch(clean)
         others = torch.tensor([label for label in range(len(clean.classes)) if label != target])
         stamped = self._stamped(draw(clean, others, self.samples, torch.Generator().manual_seed(seed)), patch)
         model = self.model(clean, self.layer, seed=seed, progress=progress)
@@ -86,13 +72,7 @@ class FeatureCollision(Attacker):
             marked = torch.lerp(exact(images), self._stamped(exact(images), patch), self.opacity)
             return self.collide(model, marked, self._nearest(known_features(model, marked, layer), aims, generator), layer)
 
-        trigger = self.restore({"patch": patch, "shape": torch.tensor(clean.images.shape[1:])})
-        trigger.disturb = disturb
-        return trigger
-
-    def restore(self, state: Mapping[str, Tensor]) -> CleanLabelPatch:
-        """The trigger that a trigger's `state_dict` describes; it can stamp, but not poison."""
-        return CleanLabelPatch(state["patch"], state["shape"], self.corner, self.margin)
+        return self.trigger(clean, patch, disturb)
 
     def collide(self, model: nn.Module, images: Tensor, aims: Tensor, layer: str) -> Tensor:
         """Float32 images (n, c, h, w) in [0, 1], perturbed within `eps` so that their features approach `aims` (n, d)."""
@@ -102,7 +82,7 @@ class FeatureCollision(Attacker):
                 found = found.detach().requires_grad_()
                 distance = (features(model, found, layer) - aims).square().sum()
                 slope = torch.autograd.grad(distance, found)[0]
-                found = project(found.detach() - self.step * slope.sign(), images, self._budget())
+                found = project(found.detach() - self.step * slope.sign(), images, self.budget())
         return found.detach()
 
     def _stamped(self, images: Tensor, patch: Tensor) -> Tensor:
@@ -113,6 +93,3 @@ class FeatureCollision(Attacker):
         drawn = aims[torch.randint(len(aims), (len(own), self.partners), generator=generator).to(aims.device)]
         nearest = (drawn - own[:, None]).square().sum(2).argmin(1)
         return drawn[torch.arange(len(own), device=own.device), nearest]
-
-    def _budget(self) -> Budget:
-        return Budget(eps=self.eps, step=self.step, steps=self.steps)
