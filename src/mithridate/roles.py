@@ -237,17 +237,6 @@ class Entry:
 
 
 REGISTRY: dict[str, Entry] = {}
-
-
-def entry_of(method: Any) -> Entry:
-    """The registry's line of a method object.
-
-    Raises:
-        KeyError: it is of no registered class.
-    """
-    return REGISTRY[type(method).__module__.rpartition(".")[2]]
-
-
 _Method = TypeVar("_Method", bound=type[Any])
 
 

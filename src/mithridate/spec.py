@@ -19,6 +19,15 @@ def find(pattern: str = "*", role: Role | None = None) -> list[Entry]:
     return sorted(entries, key=lambda e: (get_args(Role).index(e.role), e.name))
 
 
+def entry_of(method: Any) -> Entry:
+    """The registry's line of a method object.
+
+    Raises:
+        KeyError: it is of no registered class.
+    """
+    return REGISTRY[type(method).__module__.rpartition(".")[2]]
+
+
 def parse(text: str, role: Role | None = None) -> Any:
     """The method that a specification such as `kde:bandwidth=0.5,layer=fc` describes.
 

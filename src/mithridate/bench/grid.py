@@ -16,8 +16,8 @@ from mithridate.bench.plan import Plan, Threat
 from mithridate.datasets import DATASETS
 from mithridate.errors import BadSpec
 from mithridate.files import sha256
-from mithridate.roles import Planter, Role, entry_of
-from mithridate.spec import find, to_spec
+from mithridate.roles import Planter, Role
+from mithridate.spec import entry_of, find, to_spec
 
 THREATS: tuple[Role, ...] = ("trigger", "planter", "evasion")
 DEFENSES: tuple[Role, ...] = ("trainer", "screen", "detector", "inspector", "repair")
@@ -97,8 +97,10 @@ class _Bed:
         yield victim
         undefended = self._judgment(victim, twin, NONE)
         yield undefended
-        for defense in defenses:
+        for defense in map(self._at_home, defenses):
             if isinstance(attack, Planter) and defense.role in OF_TRAINING_DATA:
+                continue
+            if defense.spec == self.place["trainer"]:  # the victim itself is what it gives
                 continue
             if defense.inspector is not None:
                 yield self._judgment(victim, twin, defense.inspector)
@@ -115,6 +117,13 @@ class _Bed:
         if defense.role in ("none", "trainer", "repair"):
             run += self.measures
         return cell("judgment", config | self.terms, run, needs)
+
+    def _at_home(self, defense: Defense) -> Defense:
+        """A trainer with the mirroring of these data; other defenses as they are."""
+        if defense.role != "trainer":
+            return defense
+        suited = self._suited(defense.method, defense.spec)
+        return Defense(to_spec(suited), "trainer", suited)
 
     def _suited(self, method: Any, spec: str) -> Any:
         """With the mirroring that the data allow, unless the plan says otherwise."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydantic import ConfigDict, with_config
 
 from mithridate.calibrate import needed
+from mithridate.checks import within
 from mithridate.data import Samples
 
 
@@ -35,13 +36,9 @@ class Protocol:
     retrain: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("fit", "calibration", "test", "robust_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.fpr < 1:
-            raise ValueError(f"fpr must lie in (0, 1), got {self.fpr}")
-        if not 0 <= self.retrain < 1:
-            raise ValueError(f"retrain must lie in [0, 1), got {self.retrain}")
+        within(self, "[1, inf)", "fit", "calibration", "test", "robust_images")
+        within(self, "(0, 1)", "fpr")
+        within(self, "[0, 1)", "retrain")
         if self.calibration < needed(self.fpr):
             raise ValueError(f"calibration must be at least {needed(self.fpr)} for fpr {self.fpr:g}, got {self.calibration}")
 

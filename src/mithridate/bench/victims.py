@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +15,21 @@ from torch import Tensor, nn
 
 from mithridate import datasets, infect, methods
 from mithridate.card import Card
-from mithridate.data import Samples, Truth
+from mithridate.data import Samples, Truth, to_float
 from mithridate.datasets import Dataset
+from mithridate.files import write_atomic
 from mithridate.infect import Plan
 from mithridate.judge import Key
 from mithridate.nn.resolve import resolve
+from mithridate.report.contact import Part, sheet
+from mithridate.report.pictures import Attacked
 from mithridate.roles import Craft, Progress
 from mithridate.threats.dose import Dose, next_class
+from mithridate.threats.poison import stamp
 
 CHECKPOINT = "checkpoint.safetensors"
 POISON = "poison.safetensors"
+LOOK, SHOWN = "look.png", 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +79,7 @@ def make(config: Mapping[str, Any], out: Path, progress: Progress) -> Card:
     if isinstance(plan.attack, Craft):  # a trigger that took minutes to make is not made again to see what it was put on
         save_file(_changed(dataset.train, victim.data.training), out / POISON)
     infect.write(victim, out)
+    _look(out, dataset.test)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return victim.card
 
@@ -96,6 +103,19 @@ def training_set(victim: Loaded, config: Mapping[str, Any]) -> tuple[Samples, Tr
     images[rows], labels[rows] = changed["images"].to(images.device), changed["labels"].to(labels.device)
     truth = Truth(known["poisoned"], known["labels"], victim.key.target, victim.key.spec, known.get("covers"), victim.key.sources)
     return Samples(images, labels, dataset.train.classes, dataset.train.names), truth
+
+
+def _look(folder: Path, test: Samples) -> None:
+    """A picture of a few test images, clean and stamped, for the report."""
+    truth = folder / "truth.json"
+    if not truth.exists():
+        return
+    key = infect.read_key(truth)
+    few = test[key.counts(test.labels)][:SHOWN].to("cpu")
+    stamped = Attacked(clean=to_float(few.images), perturbed=to_float(stamp(key.trigger, few).images))
+    picture = io.BytesIO()
+    sheet([Part(name="stamped", shown=stamped)]).save(picture, "PNG", optimize=True)
+    write_atomic(folder / LOOK, picture.getvalue())
 
 
 def _changed(clean: Samples, training: Samples) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from mithridate.data import Samples, to_float
 from mithridate.metrics import Rate
 from mithridate.nn.guarded import Guarded
 from mithridate.nn.modes import device_of, predict
-from mithridate.roles import entry_of
+from mithridate.spec import entry_of
 from mithridate.threats.attack import attack
 from mithridate.threats.dose import wanted
 from mithridate.threats.poison import stamp
@@ -24,30 +24,26 @@ POINTS = 100  # of the ROC curve on the card
 
 
 def detection(case: Case) -> Finding:
-    """A detector against the victim's own trigger, an evasion of the model, or nothing (false alarms only)."""
+    """A detector against the victim's own trigger, an evasion of the model, or nothing (false alarms only).
+
+    Malicious inputs that do not reach their goal harm nobody: `tpr` and `auroc` are over those that do, `tpr_all` over all.
+    """
     found, model, device = Finding(), case.victim.model, device_of(case.victim.model)
     with found.timed(case):
         scorer = case.defense.fit(model, case.parts.fit, seed=case.seed, progress=case.progress)
     cut = threshold(score_all(scorer, case.parts.calibration, device), case.protocol.fpr)
     clean = score_all(scorer, case.parts.test, device)
     found.metrics = {"fpr": _share(cut.flag(clean))}
-    malicious = _malicious(case, scorer, cut, found)
-    if malicious is None:
-        return found
-    scores = score_all(scorer, malicious, device)
-    both, truth = torch.cat([clean, scores]), torch.arange(len(clean) + len(scores)) >= len(clean)
-    found.metrics |= {"tpr": _share(cut.flag(scores)), "auroc": metrics.auroc(both, truth)}
-    found.curves["roc"] = _roc(clean, scores)
-    return found
-
-
-def _malicious(case: Case, scorer: Any, cut: Threshold, found: Finding) -> Samples | None:
-    """The malicious inputs that reach their goal, the only ones that count; how many do is on the card. None where there are none."""
     if case.evasion is None and case.victim.key is None:
-        return None
+        return found
     made, works = _evaded(case, scorer, cut) if case.evasion is not None else _stamped(case)
-    found.metrics["successful"] = _share(works)
-    return made[works] if bool(works.any()) else None
+    scores = score_all(scorer, made, device)
+    found.metrics |= {"successful": _share(works), "tpr_all": _share(cut.flag(scores))}
+    if bool(works.any()):
+        both, truth = torch.cat([clean, scores[works]]), torch.arange(len(clean) + int(works.sum())) >= len(clean)
+        found.metrics |= {"tpr": _share(cut.flag(scores[works])), "auroc": metrics.auroc(both, truth)}
+        found.curves["roc"] = _roc(clean, scores[works])
+    return found
 
 
 def _stamped(case: Case) -> tuple[Samples, Tensor]:

@@ -24,6 +24,8 @@ def undefended(case: Case) -> Finding:
     found = Finding()
     found.metrics = _measured(case, case.victim.model)
     found.metrics["accuracy_cost"] = _cost(case)
+    if case.victim.key is not None:  # what the trigger does to a model that never saw it
+        found.metrics["asr_twin"] = interval(judge.attack_success(case.twin.model, case.parts.test, case.victim.key)[0])
     return found
 
 
