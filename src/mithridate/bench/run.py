@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import heapq
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 
 from mithridate.bench.cell import Cell
 from mithridate.bench.engines.engine import Engine, Lost, Receipt
+from mithridate.bench.estimate import Estimator
 from mithridate.bench.perform import failed
 from mithridate.bench.store import Store
 
 ATTEMPTS = 3
-HANDFUL = 0.5  # seconds of work that go to a worker at once, where cells are tiny
+MOST = 64  # cells in one submission
 
 
 @dataclass
@@ -68,7 +67,7 @@ class _Run:
         self.place = {cell.key: i for i, cell in enumerate(cells)}
         self.cells, self.state = cells, State(cells)
         self.lost: dict[str, int] = {}
-        self.pace: deque[float] = deque(maxlen=50)
+        self.estimator = Estimator(())
         self.running: dict[Future[list[Receipt]], Sequence[Cell]] = {}
         there = store.keys()
         pending = [cell for cell in cells if cell.key not in there]
@@ -97,10 +96,22 @@ class _Run:
         return self.state
 
     def _handful(self) -> list[Cell]:
-        """The next cells for one worker: one, or several where they are tiny and there are enough for all."""
-        pace = statistics.median(self.pace) if len(self.pace) >= 10 else HANDFUL
-        count = min(int(HANDFUL / max(pace, 1e-4)), 64, len(self.ready) // (2 * self.engine.slots))
-        return [self.cells[heapq.heappop(self.ready)] for _ in range(max(1, count))]
+        """The next cells for one worker: one, or several where they are tiny and there are enough for all.
+
+        A cell that was lost goes alone: it may be what its worker died of, and shall not take others with it again.
+        """
+        most = min(MOST, len(self.ready) // (2 * self.engine.slots))
+        chosen = [self._next()]
+        seconds = self.estimator.seconds(chosen[0])
+        while self.ready and len(chosen) < most and not any(cell.key in self.lost for cell in (chosen[0], self.cells[self.ready[0]])):
+            seconds += self.estimator.seconds(self.cells[self.ready[0]])
+            if seconds > self.engine.handful:
+                break
+            chosen.append(self._next())
+        return chosen
+
+    def _next(self) -> Cell:
+        return self.cells[heapq.heappop(self.ready)]
 
     def _submit(self, cells: Sequence[Cell]) -> None:
         self.running[self.engine.submit(cells)] = cells
@@ -130,7 +141,8 @@ class _Run:
                 self._give_up(cell, f"{reason}, {ATTEMPTS} times (out of memory?)")
 
     def _done(self, receipt: Receipt) -> None:
-        self.pace.append(receipt.seconds)
+        cell = self.cells[self.place[receipt.key]]
+        self.estimator.learn(cell.kind, cell.config, receipt.seconds)
         self.state.finished.append(receipt)
         self.state.counts[receipt.status] += 1
         for reader in self.readers.get(receipt.key, ()):

@@ -37,17 +37,18 @@ class Store:
         return self.folder / "files" / key
 
     def __contains__(self, key: str) -> bool:
-        return self.card_path(key).exists()
+        path = self.card_path(key)
+        return path.exists() and path.stat().st_size > 0
 
     def keys(self) -> set[str]:
-        """Keys of every card there is, by a listing of the folders alone."""
+        """Keys of every card there is, by a listing of the folders alone; a card that a power cut left empty is none."""
         cards = self.folder / "cards"
         if not cards.is_dir():
             return set()
         found: set[str] = set()
         for place in os.scandir(cards):
             if place.is_dir():
-                found.update(entry.name[:-5] for entry in os.scandir(place.path) if entry.name.endswith(".json") and entry.name[0] != ".")
+                found.update(entry.name[:-5] for entry in os.scandir(place.path) if _is_card(entry))
         return found
 
     def read(self, key: str) -> Card:
@@ -63,8 +64,11 @@ class Store:
             raise BadFile(f"{path}: not a card ({' '.join(str(error).split())[:120]})") from error
 
     def write(self, key: str, card: Card) -> None:
-        """Write a card, atomically; from now on the cell is done."""
-        card.write(self.card_path(key))
+        """Write a card, atomically; from now on the cell is done.
+
+        A power cut may undo this, as a cell can be done again: waiting for the disk would take longer than many a cell does.
+        """
+        card.write(self.card_path(key), durable=False)
 
     def forget(self, key: str) -> None:
         """Remove a card, so that its cell is done again; what lies in its folder is gone on from."""
@@ -98,6 +102,10 @@ class Store:
         card = self.read(key)
         kept = {name: value for name, value in vars(card).items() if name != "curves"}
         return {"key": key, **kept}
+
+
+def _is_card(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(".json") and entry.name[0] != "." and entry.stat().st_size > 0
 
 
 def _lines(index: Path) -> Iterator[dict[str, Any]]:
