@@ -10,6 +10,8 @@ from typing import Any
 from mithridate.errors import BadSpec, MissingExtra
 from mithridate.files import write_atomic
 
+SHARES = ("clean_accuracy", "asr", "recovered_accuracy", "fpr", "tpr", "tpr_all", "precision_top", "asr_reactivated")
+NUMBERS = ("auroc", "der", "p_value", "right", "accuracy_cost", "seconds_all", "seconds_defense", "forwards", "gradients", "peak_memory")
 PLACE = ("dataset", "images", "model", "trainer", "attack", "seed", "defense", "role", "evasion")
 
 
@@ -39,8 +41,12 @@ def table(rows: Iterable[Mapping[str, Any]]) -> Any:
     except ImportError as error:
         raise MissingExtra("pyarrow", "grid") from error
     flattened = [flat(row) for row in rows]
-    names = list(dict.fromkeys(name for row in flattened for name in row))
-    return pa.table({name: pa.array([row.get(name) for row in flattened]) for name in names})
+    usual = [*(f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")), *NUMBERS]  # there to be asked for, even if all empty
+    names = dict.fromkeys([*(name for row in flattened for name in row), *usual])
+    columns = {name: [row.get(name) for row in flattened] for name in names}
+    return pa.table(
+        {name: pa.array(values, None if any(v is not None for v in values) else pa.float64()) for name, values in columns.items()}
+    )
 
 
 def ask(rows: Iterable[Mapping[str, Any]], question: str) -> tuple[list[str], list[tuple[Any, ...]]]:
