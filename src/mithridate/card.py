@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import platform
@@ -49,6 +50,9 @@ def commit() -> str:
     return result.stdout.strip()
 
 
+_versions_once, _commit_once = functools.cache(versions), functools.cache(commit)  # neither changes while a process runs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """One judged result.
@@ -75,16 +79,16 @@ class Card:
     seconds: dict[str, float] = field(default_factory=dict)
     cost: dict[str, int] = field(default_factory=dict)
     curves: dict[str, Any] = field(default_factory=dict, repr=False)
-    versions: dict[str, str] = field(default_factory=versions)
+    versions: dict[str, str] = field(default_factory=lambda: dict(_versions_once()))
     hardware: str = field(default_factory=hardware)
-    commit: str = field(default_factory=commit)
+    commit: str = field(default_factory=_commit_once)
 
     def __repr__(self) -> str:
         return f"Card({self.kind}: {', '.join(f'{name} {_short(value)}' for name, value in self.metrics.items())})"
 
-    def write(self, path: Path) -> None:
-        """Write the card as JSON, atomically."""
-        write_atomic(path, json.dumps(dataclasses.asdict(self), indent=2).encode() + b"\n")
+    def write(self, path: Path, *, durable: bool = True) -> None:
+        """Write the card as JSON, atomically, and so that it survives a power cut, unless said."""
+        write_atomic(path, json.dumps(dataclasses.asdict(self), indent=2).encode() + b"\n", durable=durable)
 
     @classmethod
     def read(cls, path: Path) -> Card:

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> None:
     """Write a file so that a reader sees the old bytes or the new ones, never a part, even after a crash or a kill.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk and then renamed. Missing folders are made.
+
+    Args:
+        path: of the file.
+        data: its bytes.
+        durable: wait until the disk has them, so that a power cut cannot take them back; without, it may also leave an empty file.
 
     Raises:
         OSError: the folder cannot be written to.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with part.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(target)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    if durable:
+        _sync_folder(target.parent)
 
 
 def claim(folder: str | os.PathLike[str]) -> None:
@@ -58,13 +65,6 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:

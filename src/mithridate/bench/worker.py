@@ -55,4 +55,3 @@ def unpack(files: Mapping[str, bytes], folder: Path) -> None:
     """Write what `pack` took, each file atomically."""
     for name, content in files.items():
         write_atomic(folder / name, content)
-

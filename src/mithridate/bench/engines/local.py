@@ -72,8 +72,10 @@ class Local:
             return worker.do(cells)
         except Lost as error:
             self.stillborn = 0 if worker.begun else self.stillborn + 1
-            if self.stillborn > PATIENCE:
-                raise MithridateError(f"{error} as it began; is a script that runs a grid guarded by `if __name__ == '__main__'`?") from error
+            if self.stillborn >= PATIENCE:
+                raise MithridateError(
+                    f"{error} as it began; does the script that runs the grid lack `if __name__ == '__main__':`?"
+                ) from error
             raise
         finally:
             self.idle.put(worker)
