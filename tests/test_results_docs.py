@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import grid_tables
 import results_docs
+
+Row = Mapping[str, Any]
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -41,6 +46,39 @@ def test_a_dead_attack_stands_out_beside_its_twin(tmp_path: Path) -> None:
     )
     assert "| `tact` (all-to-all; sources 1) | 0.1 | 90.0% [80.0%, 100.0%] | 0.0 | 99.0% [90.0%, 100.0%] | - | - | yes |" in page
     assert "| none (clean twin) | - | 90.0% [89.0%, 91.0%] | - | - | - | - | - |" in page
+
+
+def _judged(attack: str | None, defense: str, role: str, status: str = "done", **metrics: object) -> Row:
+    config = {"dataset": "d", "model": "m", "attack": attack, "dose": {"rate": 0.1} if attack else {}, "evasion": None}
+    return {"kind": "judgment", "status": status, "config": config | {"defense": defense, "role": role}, "metrics": metrics}
+
+
+def test_a_grids_table_shows_the_dead_and_the_failed_and_averages_neither() -> None:
+    def share(value: float) -> list[float]:
+        return [value, 0.0, 1.0]
+
+    model = {"clean_accuracy": share(0.9), "asr": share(1.0)}
+    rows = [
+        _judged(None, "none", "none", clean_accuracy=share(0.95)),
+        _judged(None, "kde", "detector", fpr=share(0.02)),
+        _judged("sig", "none", "none", **model),
+        _judged("sig", "none", "none", clean_accuracy=share(0.8), asr=share(0.9)),  # a second seed
+        _judged("sig", "kde", "detector", tpr=share(0.75), fpr=share(0.01), successful=share(1)),
+        _judged("blend", "none", "none", **model),
+        _judged("blend", "kde", "detector", "failed"),
+        _judged("wanet", "none", "none", "dead", **model),
+        _judged("wanet", "kde", "detector", "dead"),
+    ]
+    ((title, heads, body),) = grid_tables.tables(rows)
+    assert title == "d m"
+    assert heads == ["threat", "rate", "`none`", "`kde`"]
+    assert body == [
+        ["none (clean twin)", "-", "95.0", "2.0"],
+        ["`blend`", "0.1", "90.0 / 100.0", "**failed**"],
+        ["`sig`", "0.1", "85.0 / 95.0", "75.0 at 1.0"],
+        ["`wanet`", "0.1", "**dead** (90.0 / 100.0)", "**dead**"],
+        ["mean over 1 of 3", "0.1", "85.0 / 95.0", "75.0 at 1.0"],
+    ]
 
 
 def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

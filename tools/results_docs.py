@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import grid_tables
+from mithridate.bench import Store
 from mithridate.infect import ALIVE_ASR, ALIVE_COST
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +25,7 @@ hardware; this page is written from them by `python tools/results_docs.py`. Rate
 
 def page(folder: Path) -> str:
     """The whole page for a folder of cards."""
-    sections = (victims, audits, agreement, adaptive, demo, speed, robustness)
+    sections = (victims, grids, audits, agreement, adaptive, demo, speed, robustness)
     return "\n".join([INTRO, *("\n".join(section(folder)) for section in sections)])
 
 
@@ -94,6 +96,19 @@ def _alive(found: dict[str, Any], cost: float | None) -> str:
     reasons = ["ASR"] if found["asr"][0] < ALIVE_ASR else []
     reasons += ["cost"] if cost is not None and cost > ALIVE_COST else []
     return f"**dead** ({', '.join(reasons)})" if reasons else "yes"
+
+
+def grids(folder: Path) -> Iterator[str]:
+    """What `mithridate bench` made of each plan."""
+    yield "## Grids\n"
+    yield "Made by `mithridate bench` under [the protocol](protocol.md). " + " ".join(grid_tables.LEGEND) + "\n"
+    for store in sorted(path for path in (folder / "grids").glob("*") if path.is_dir()):
+        rows = list(Store(store).rows())
+        counts = ", ".join(f"{sum(row['status'] == status for row in rows)} {status}" for status in ("done", "dead", "failed"))
+        yield f"### {store.name}: {len(rows)} cells, {counts}\n"
+        for title, heads, body in grid_tables.tables(rows):
+            yield f"{title}\n"
+            yield from _table(heads, body)
 
 
 def audits(folder: Path) -> Iterator[str]:

@@ -1,0 +1,111 @@
+"""Tables of a grid's cards, for the page of results and for README.md."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+Threat = tuple[str, float | None]
+Defense = tuple[str, str]
+PLACE = ("dataset", "model")
+MODELS = ("none", "trainer", "repair")
+ROLES = ("none", "trainer", "repair", "detector", "screen", "inspector")
+LEGEND = (
+    "Models (no defense, trainers, repairs): clean accuracy / ASR. Detectors and screens: TPR at the false-positive rate that came about.",
+    "Inspectors: share of right verdicts, class included. Several seeds: their mean. A dead attack or a failed cell stands as such",
+    "and is in no mean; the last rows are means over the attacks on which every defense of a column's kind was judged, with their number.",
+)
+
+
+def tables(rows: Iterable[Row]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """For each data set and model of a grid: a title, the heads, and one row a threat, then the means."""
+    judged = [row for row in rows if row["kind"] == "judgment"]
+    for place in sorted({_place(row) for row in judged}):
+        here = [row for row in judged if _place(row) == place]
+        defenses = sorted({_defense(row) for row in here}, key=lambda each: (ROLES.index(each[0]), each[1]))
+        threats = sorted({_threat(row) for row in here}, key=lambda each: (each[0] != "none", each))
+        cells: dict[tuple[Threat, Defense], list[Row]] = {(_threat(row), _defense(row)): [] for row in here}
+        for row in here:
+            cells[_threat(row), _defense(row)].append(row)
+        body = [[*_named(threat), *(_cell(cells.get((threat, each), [])) for each in defenses)] for threat in threats]
+        means = [_mean_row(rate, threats, defenses, cells) for rate in sorted({t[1] for t in threats if t[1] is not None}, reverse=True)]
+        yield " ".join(place), ["threat", "rate", *(f"`{name}`" for _, name in defenses)], body + means
+
+
+def _place(row: Row) -> tuple[str, ...]:
+    return tuple(str(row["config"][name]) for name in PLACE)
+
+
+def _defense(row: Row) -> Defense:
+    return row["config"]["role"], row["config"]["defense"]
+
+
+def _threat(row: Row) -> Threat:
+    config = row["config"]
+    return config["evasion"] or config["attack"] or "none", config["dose"].get("rate")
+
+
+def _named(threat: Threat) -> list[str]:
+    name, rate = threat
+    return ["none (clean twin)" if name == "none" else f"`{name}`", "-" if rate is None else f"{rate:g}"]
+
+
+def _cell(cards: Sequence[Row]) -> str:
+    """One entry of the table."""
+    done = [card for card in cards if card["status"] == "done"]
+    if not cards:
+        return "-"
+    if not done:
+        shown = cards if all("asr" in card["metrics"] for card in cards) else []
+        return f"**{cards[0]['status']}**" + (f" ({_said(shown)})" if shown else "")
+    return _said(done)
+
+
+def _said(cards: Sequence[Row]) -> str:
+    """What cards of one role come to, on average."""
+    role, names = cards[0]["config"]["role"], set.intersection(*(set(card["metrics"]) for card in cards))
+    if role == "inspector":
+        right = sum(card["metrics"]["right"] for card in cards)
+        return ("yes" if right else "**no**") if len(cards) == 1 else f"{right} of {len(cards)}"
+    if role in MODELS:
+        return " / ".join(_percent(cards, name) for name in ("clean_accuracy", "asr") if name in names)
+    found = f"{_percent(cards, 'tpr')} at " if "tpr" in names else "" if "successful" not in names else "none works, "
+    return f"{found}{_percent(cards, 'fpr')}"
+
+
+def _percent(cards: Sequence[Row], name: str) -> str:
+    return f"{100 * _mean(cards, name):.1f}"
+
+
+def _mean(cards: Sequence[Row], name: str) -> float:
+    return statistics.fmean(card["metrics"][name][0] for card in cards)
+
+
+def _mean_row(
+    rate: float | None,
+    threats: Sequence[Threat],
+    defenses: Sequence[Defense],
+    cells: Mapping[tuple[Threat, Defense], Sequence[Row]],
+) -> list[str]:
+    """Means over the backdoors of one rate that every defense which is judged on backdoors was judged on."""
+
+    def done(threat: Threat, defense: Defense) -> list[Row]:
+        return [card for card in cells.get((threat, defense), []) if card["status"] == "done"]
+
+    mine = [threat for threat in threats if threat[1] == rate]
+    common = [threat for threat in mine if all(done(threat, each) for each in defenses)]
+    if not common:
+        return [f"mean over 0 of {len(mine)}", f"{rate:g}", *("-" for _ in defenses)]
+    return [f"mean over {len(common)} of {len(mine)}", f"{rate:g}", *(_average(each, [done(t, each) for t in common]) for each in defenses)]
+
+
+def _average(defense: Defense, groups: Sequence[Sequence[Row]]) -> str:
+    """The mean over attacks of the means over seeds."""
+    if defense[0] == "inspector":
+        cards = [card for group in groups for card in group]
+        return f"{sum(card['metrics']['right'] for card in cards)} of {len(cards)}"
+    names = ("clean_accuracy", "asr") if defense[0] in MODELS else ("tpr", "fpr")
+    means = [f"{100 * statistics.fmean(_mean(group, name) for group in groups):.1f}" for name in names]
+    return (" / " if defense[0] in MODELS else " at ").join(means)
