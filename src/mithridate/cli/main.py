@@ -14,6 +14,7 @@ from mithridate.cli.bench import bench
 from mithridate.cli.flags import take
 from mithridate.cli.infect import infect
 from mithridate.cli.methods import methods
+from mithridate.cli.report import report
 from mithridate.cli.show import show
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app.command()(audit)
 app.command()(infect)
 app.command()(show)
 app.command("list")(methods)
+app.command()(report)
 app.add_typer(bench, name="bench")
 
 
