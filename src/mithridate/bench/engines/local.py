@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import LifoQueue
@@ -151,16 +152,17 @@ def _serve(pipe: Connection, store: Path, parent: int, gpus: str) -> None:
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     torch.set_num_threads(1)  # several processes with threads each would starve one another
-    pipe.send(True)
-    while True:
-        try:
-            cells = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(work(store, cells))
-        except Exception as error:  # noqa: BLE001 - it is told to whoever waits
-            pipe.send(error)
+    with suppress(EOFError, OSError):  # nobody is there any more
+        pipe.send(True)
+        while True:
+            pipe.send(_told(store, pipe.recv()))
+
+
+def _told(store: Path, cells: Sequence[Cell]) -> list[Receipt] | Exception:
+    try:
+        return work(store, cells)
+    except Exception as error:  # noqa: BLE001 - it is raised where somebody waits
+        return error
 
 
 def _gpus(i: int) -> str:

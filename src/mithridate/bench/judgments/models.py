@@ -34,8 +34,10 @@ def training(case: Case) -> Finding:
     found, data = Finding(), training_set(case.victim, case.config)[0]
     shape = {"classes": len(data.classes), "channels": data.images.shape[1], "size": data.images.shape[-1]}
     model = initialize(case.config["model"], case.seed, **shape).to(data.images.device)
+    checkpoint = case.out / "checkpoint.safetensors"
     with found.timed(case):
-        trained = case.defense.train(model, data, seed=case.seed, progress=case.progress, checkpoint=case.out / "checkpoint.safetensors")
+        trained = case.defense.train(model, data, seed=case.seed, progress=case.progress, checkpoint=checkpoint)
+    checkpoint.unlink(missing_ok=True)
     return _compared(case, trained, found)
 
 
