@@ -97,8 +97,9 @@ class _Bed:
         yield victim
         undefended = self._judgment(victim, twin, NONE)
         yield undefended
+        planted = isinstance(attack, Planter)
         for defense in map(self._at_home, defenses):
-            if isinstance(attack, Planter) and defense.role in OF_TRAINING_DATA:
+            if planted and defense.role in OF_TRAINING_DATA:
                 continue
             if defense.spec == self.place["trainer"]:  # the victim itself is what it gives
                 continue
