@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -167,6 +169,16 @@ def test_a_pack_runs_elsewhere_without_training_again(done: tuple[Path, Path], m
     )
     assert finished.returncode == 0, finished.stderr
     assert "8 of them from before" in finished.stderr
+
+
+def test_a_run_stops_when_its_time_is_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = write_plan(tmp_path, MINI, trainer='"plain:epochs=5000,lr=0.05"')
+    begun = time.monotonic()
+    assert run(monkeypatch, "bench", "run", plan, "--store", tmp_path / "store", "--workers", 1, "--minutes", 0.3) == 0
+    assert 15 < time.monotonic() - begun < 60
+    assert "0 of 8 cells (none), 0 of them from before" in capsys.readouterr().err
+    assert len(list((tmp_path / "store").rglob("checkpoint.safetensors"))) == 1
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -37,6 +38,18 @@ class State:
     finished: list[Receipt] = field(default_factory=list)
 
 
+class TimeUp(Exception):
+    """The time is over while cells are with the engine, whose workers can be stopped: what they have begun is gone on from.
+
+    Args:
+        state: how far the grid is.
+    """
+
+    def __init__(self, state: State) -> None:
+        super().__init__("the time is up")
+        self.state = state
+
+
 Watch = Callable[[State], None]
 
 
@@ -54,7 +67,10 @@ def run(cells: Sequence[Cell], store: Store, engine: Engine, *, watch: Watch = u
         store: where cards are, and go.
         engine: who does the work.
         watch: told of every change.
-        seconds: begin no further cell after so long; None for no limit.
+        seconds: how long; None for no limit.
+
+    Raises:
+        TimeUp: cells are being done when the time is over; leaving the engine's block with it stops them.
     """
     return _Run(cells, store, engine, watch).go(seconds)
 
@@ -84,15 +100,16 @@ class _Run:
 
     def go(self, seconds: float | None) -> State:
         """Until nothing is left, or the time is up."""
-        end = None if seconds is None else time.monotonic() + seconds
+        end = math.inf if seconds is None else time.monotonic() + seconds
         while self.ready or self.running:
-            while self.ready and len(self.running) < self.engine.slots and (end is None or time.monotonic() < end):
+            while self.ready and len(self.running) < self.engine.slots:
                 self._submit(self._handful())
-            if not self.running:
-                break
-            for future in wait(self.running, return_when=FIRST_COMPLETED).done:
+            left = None if seconds is None else max(0.0, end - time.monotonic())
+            for future in wait(self.running, left, return_when=FIRST_COMPLETED).done:
                 self._finish(future)
             self.watch(self.state)
+            if time.monotonic() >= end and (self.ready or self.running):
+                raise TimeUp(self.state)
         return self.state
 
     def _handful(self) -> list[Cell]:

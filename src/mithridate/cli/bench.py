@@ -38,13 +38,13 @@ def run(
     workers: Annotated[Optional[int], typer.Option(help="Cells at once. [default: what the machine or cluster has]")] = None,  # noqa: UP045
     address: Annotated[Optional[str], typer.Option(help="Of a Ray cluster. [default: one on this machine]")] = None,  # noqa: UP045
     partition: Annotated[Optional[str], typer.Option(help="Of the SLURM cluster.")] = None,  # noqa: UP045
-    minutes: Annotated[Optional[float], typer.Option(help="Stop after so long; the next run goes on.")] = None,  # noqa: UP045
+    minutes: Annotated[Optional[float], typer.Option(help="Stop after so long; the next run goes on where this one was.")] = None,  # noqa: UP045
     retry: Annotated[bool, typer.Option(help="Try failed cells again.")] = False,
     watch: Annotated[Optional[Path], typer.Option(help="Page to keep up to date for a browser.")] = None,  # noqa: UP045
     quiet: Annotated[bool, typer.Option(help="No live view.")] = False,
 ) -> None:
     """Do every cell that has no card yet; a run that was killed goes on where it stopped."""
-    from mithridate.bench import Store
+    from mithridate.bench import Store, TimeUp
     from mithridate.bench import run as do
     from mithridate.bench.engines import open_engine
     from mithridate.cli.bars import say
@@ -59,9 +59,12 @@ def run(
         forget_failed(cells, results)
     wanted = {"workers": workers, "address": address, "partition": partition}
     options = {name: value for name, value in wanted.items() if value is not None}
-    with watching(cells, results, watch, quiet=quiet) as shown, open_engine(engine, store.resolve(), **options) as engaged:
-        shown.slots = engaged.slots
-        state = do(cells, results, engaged, watch=shown, seconds=None if minutes is None else 60 * minutes)
+    try:
+        with watching(cells, results, watch, quiet=quiet) as shown, open_engine(engine, store.resolve(), **options) as engaged:
+            shown.slots = engaged.slots
+            state = do(cells, results, engaged, watch=shown, seconds=None if minutes is None else 60 * minutes)
+    except TimeUp as end:
+        state = end.state
     say(*summary(state, store))
 
 

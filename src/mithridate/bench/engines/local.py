@@ -40,8 +40,15 @@ def affordable() -> int:
     """How many workers this machine has GPUs, or else processors and memory, for."""
     if torch.cuda.is_available():
         return torch.cuda.device_count()
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else MEMORY
-    return max(1, min(os.cpu_count() or 1, free // MEMORY))
+    return max(1, min(os.cpu_count() or 1, _free() // MEMORY))
+
+
+def _free() -> int:
+    """Bytes of memory that are to be had; enough for all processors where the system cannot say."""
+    told = Path("/proc/meminfo")  # what is free there does not count files that are only kept in case of need
+    lines = told.read_text().splitlines() if told.exists() else []
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else MEMORY * (os.cpu_count() or 1)
 
 
 class Local:
