@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,12 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
+LAUNCH = """import fcntl, os, sys
+ends = [fcntl.fcntl(int(each), fcntl.F_DUPFD, 10) for each in sys.argv[1:3]]
+for theirs, end in zip((3, 4), ends):  # Chromium reads commands from 3 and answers on 4
+    os.dup2(end, theirs)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 TROUBLE = ("Runtime.exceptionThrown", "Log.entryAdded")
 PATIENCE = 60.0  # seconds
 
@@ -30,19 +37,24 @@ class Browser:
     def __init__(self, folder: Path) -> None:
         assert CHROMIUM is not None
         (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
-        command = ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}"]
+        launch = [sys.executable, "-c", LAUNCH, str(theirs_in), str(theirs_out)]
+        command = [*launch, CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}"]
         self.process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(theirs_in)
         os.close(theirs_out)
         self.reader, self.writer = open(ours_in, "rb"), open(ours_out, "wb")  # noqa: PTH123, SIM115 - pipes, closed in __exit__
         self.sent, self.session, self.rest = 0, "", b""
         self.events: list[dict[str, Any]] = []
-        target = self.tell("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.tell("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.tell(f"{domain}.enable")
 
     def __enter__(self) -> Self:
+        try:
+            target = self.tell("Target.createTarget", url="about:blank")["targetId"]
+            self.session = self.tell("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                self.tell(f"{domain}.enable")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:

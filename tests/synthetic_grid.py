@@ -78,11 +78,11 @@ def _bed(
     weak = attack is not None and _luck(place, "seed") < 0.08
     asr = draw.uniform(0.3, 0.8) if weak else draw.uniform(0.93, 1.0)
     metrics = {"clean_accuracy": _share(accuracy)} | ({"asr": _share(asr), "poisoned": 2500, "alive": not weak} if attack else {})
-    yield _row("victim", place, metrics, "done", seconds={"training": 300.0, "all": draw.uniform(200, 600)})
+    yield row("victim", place, metrics, "done", seconds={"training": 300.0, "all": draw.uniform(200, 600)})
     dead = f"success rate {asr:.1%} is under 85%" if weak else ""
     judged = {"robustness": ROBUSTNESS, "protocol": PROTOCOL}
     nothing = place | {"defense": "none", "role": "none", "evasion": None} | judged
-    yield _row("judgment", nothing, _model(accuracy, asr, attack), "dead" if dead else "done", reason=dead)
+    yield row("judgment", nothing, _model(accuracy, asr, attack), "dead" if dead else "done", reason=dead)
     for role, names in defenses.items():
         for name in names:
             if role in ("trainer", "screen") and attack in ("input_aware", "lira"):
@@ -94,16 +94,16 @@ def _bed(
 
 def _judged(config: dict[str, Any], strength: float, before: tuple[float, float], dead: str, draw: random.Random) -> dict[str, Any]:
     if dead:
-        return _row("judgment", config, {}, "dead", reason=dead)
+        return row("judgment", config, {}, "dead", reason=dead)
     if draw.random() < 0.01:
-        return _row("judgment", config, {}, "failed", reason="RuntimeError: the loss became NaN after 3 epochs")
+        return row("judgment", config, {}, "failed", reason="RuntimeError: the loss became NaN after 3 epochs")
     skill = min(1.0, max(0.0, strength * (0.4 + 0.6 * _luck({**config, "seed": 0}, "defense")) + draw.gauss(0, 0.03)))
     attacked = config["attack"] is not None or config["evasion"] is not None
     metrics = _metrics(config, skill, before, attacked, draw)
     time = 2 ** draw.gauss(4 + 3 * strength, 0.5)
     backward = config["role"] in ("repair", "inspector", "trainer")
     cost = {"forwards": int(1000 * time), "gradients": int(600 * time) * backward, "peak_memory": int(2e9 * (1 + strength))}
-    return _row("judgment", config, metrics, "done", seconds={"defense": time, "all": time * 1.3}, cost=cost)
+    return row("judgment", config, metrics, "done", seconds={"defense": time, "all": time * 1.3}, cost=cost)
 
 
 def _metrics(config: Mapping[str, Any], skill: float, before: tuple[float, float], attacked: bool, draw: random.Random) -> dict[str, Any]:
@@ -140,8 +140,9 @@ def _luck(config: Mapping[str, Any], salt: str) -> float:
     return int(hashlib.sha256(f"{salt}{json.dumps(config, sort_keys=True)}".encode()).hexdigest()[:8], 16) / 16**8
 
 
-def _row(kind: str, config: dict[str, Any], metrics: dict[str, Any], status: str, **rest: Any) -> dict[str, Any]:
+def row(kind: str, config: dict[str, Any], metrics: dict[str, Any], status: str = "done", **rest: Any) -> dict[str, Any]:
+    """One card; its key is made of what it is about."""
     key = hashlib.sha256(f"{kind}{json.dumps(config, sort_keys=True)}".encode()).hexdigest()[:24]
-    row = {"key": key, "kind": kind, "config": config, "metrics": metrics, "status": status, "reason": ""}
+    card = {"key": key, "kind": kind, "config": config, "metrics": metrics, "status": status, "reason": ""}
     made = {"versions": VERSIONS, "hardware": "NVIDIA H200", "commit": "5d59ece"}
-    return row | {"seconds": {"all": 0.5}, "cost": {"peak_memory": 500_000_000}} | made | rest
+    return card | {"seconds": {"all": 0.5}, "cost": {"peak_memory": 500_000_000}} | made | rest

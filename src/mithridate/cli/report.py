@@ -39,7 +39,7 @@ def _page(results: Store, plan: Path | None, size: str | None) -> Page:
     from mithridate.report.grid import Grid, render
     from mithridate.report.grid_published import published
 
-    about: dict[str, Any] = {"title": f"Grid {results.folder.resolve().name}"}
+    about: dict[str, Any] = {"title": results.folder.resolve().name}
     if plan is not None:
         grid = read(plan, size)
         planned = [{"kind": cell.kind, "config": dict(cell.config)} for cell in cells(grid)]

@@ -42,7 +42,7 @@ function drawFilters() {
     const picked = state.picked.get(name);
     const show = named[name] || ((word) => word || "none");
     const summary = picked.size ? [...picked].map(show).join(", ") : "all";
-    const boxes = words.toSorted(new Intl.Collator("en", { numeric: true }).compare).map((word) =>
+    const boxes = words.toSorted(inOrder).map((word) =>
       el(
         "label",
         {},

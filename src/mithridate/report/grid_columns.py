@@ -91,7 +91,7 @@ def compress(data: bytes) -> str:
 
 def _triple(value: Any, row: Row) -> tuple[float, ...] | None:
     """A number with the ends of its interval, or None for what is no number."""
-    parts: Sequence[Any] = value if isinstance(value, (list, tuple)) and len(value) == 3 else (value,)
+    parts: list[Any] = list(value) if isinstance(value, (list, tuple)) and len(value) == 3 else [value]
     if not all(isinstance(part, (int, float)) for part in parts):
         return None
     try:

@@ -54,6 +54,11 @@ function brief(measure, value) {
   return whole === 100 && value < 1 ? ">99" : whole === 0 && value > 0 ? "<1" : String(whole);
 }
 
+const collator = new Intl.Collator("en", { numeric: true });
+
+/** The order of two words: by the numbers that they begin with, if both do, else as people sort names. */
+const inOrder = (a, b) => parseFloat(a) - parseFloat(b) || collator.compare(a, b);
+
 const rateName = (rate) => (rate === "" ? "" : `${compact(100 * Number(rate))} %`);
 const threatName = (threat) => [threat.name, rateName(threat.rate)].filter(Boolean).join(" ");
 const defenseName = (defense) => (defense.role === "none" ? "undefended" : defense.name);

@@ -84,9 +84,12 @@ function drawNow(part) {
 /** Draw the parts that were never in sight when there is nothing else to do, so that nothing jumps when the reader comes to them. */
 function drawRest() {
   const next = sections.find((each) => each.drawn === null && !each.node.hidden);
-  if (!next) return;
+  if (!next) {
+    document.documentElement.dataset.drawn = "yes";
+    return;
+  }
   drawNow(next);
-  setTimeout(drawRest, 50);
+  setTimeout(drawRest, 20);
 }
 
 /** Compute once until the filters change. */

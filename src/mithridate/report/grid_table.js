@@ -52,7 +52,8 @@ class Cards {
 
   heading(column, id, down) {
     const on = column.id === id;
-    const sort = () => change(() => (state.sort = on && !down ? `${id}:down` : on ? "" : column.id));
+    const following = { [column.id]: `${column.id}:down`, [`${column.id}:down`]: "" }; // up, down, and as it was
+    const sort = () => change(() => (state.sort = following[state.sort] ?? column.id));
     return el(
       "div",
       { role: "columnheader", class: column.n ? "n" : "", "aria-sort": on ? (down ? "descending" : "ascending") : "none" },
@@ -131,8 +132,7 @@ function sorted(column, down) {
   } else {
     const texts = new Map();
     for (const row of rows) texts.set(shown(column, row), 0);
-    const collator = new Intl.Collator("en", { numeric: true });
-    [...texts.keys()].sort(collator.compare).forEach((text, i) => texts.set(text, text ? i : NaN));
+    [...texts.keys()].sort(inOrder).forEach((text, i) => texts.set(text, text ? i : NaN));
     for (const row of rows) keys[row] = texts.get(shown(column, row));
   }
   for (const row of rows) keys[row] = Number.isNaN(keys[row]) ? Infinity : down ? -keys[row] : keys[row];
