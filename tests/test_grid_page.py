@@ -464,7 +464,7 @@ def test_it_fits_and_complains_of_nothing(browser: Browser, large: Path, width: 
 def text(browser: Browser, selector: str) -> str:
     said = browser.run(f"document.querySelector({json.dumps(selector)})?.textContent ?? ''")
     assert isinstance(said, str)
-    return said
+    return said.replace("\u00a0", " ")
 
 
 def fill(browser: Browser, selector: str, value: str) -> None:
@@ -532,7 +532,7 @@ def test_defenses_are_compared_over_the_threats_that_all_have_finished(browser: 
     browser.until("document.querySelector('#contest-repairs .off')")
     assert "n = 1 threat, 1 with their seeds, that all 2 have finished" in text(browser, "#contest-repairs")
     values = browser.run("[...document.querySelectorAll('#contest-repairs li:not(.off)')].map(e => e.textContent)")
-    assert values == ["aft20.0 %80.0 %", "nad40.0 %80.0 %"]
+    assert values == ["aft20.0\u00a0%80.0\u00a0%", "nad40.0\u00a0%80.0\u00a0%"]
     assert "off=clp" in browser.run("location.hash")
 
 
@@ -654,4 +654,26 @@ def test_hostile_names_are_text_everywhere_and_harmless_in_the_csv(browser: Brow
     assert ",0.25,0.25,0.25" in repaired_line
     assert browser.run("window.pwned") is None
     assert browser.run("document.querySelectorAll('img').length") == 0
+    assert browser.trouble() == []
+
+
+@needs_browser
+@pytest.mark.parametrize("what", ["victims", "missing", "screens"])
+def test_a_grid_that_has_hardly_begun_is_a_page_as_well(browser: Browser, tmp_path: Path, what: str) -> None:
+    planned = [repaired("aft", 0.1), judged("none", "none", {}), judged("kde", "detector", {}, attack=None)]
+    rows = {"victims": [victim(), victim(None)], "missing": [], "screens": [judged("scan", "screen", {"auroc": 0.7})]}[what]
+    browser.open(write(tmp_path, rows, planned=planned if what == "missing" else None))
+    browser.until("document.documentElement.dataset.drawn")
+    drawn(browser, "cards-table")
+    assert text(browser, "#filters .count") == {"victims": "2 cells", "missing": "3 cells", "screens": "1 cell"}[what]
+    assert (
+        text(browser, "#map .size")
+        == {"victims": "0 threats × 0 defenses", "missing": "1 threat × 2 defenses", "screens": "1 threat × 1 defense"}[what]
+    )
+    assert "repairs" not in text(browser, "#standings")
+    if what == "missing":
+        assert "missing seed 0: no card yet" in at_map(browser, "ArrowDown", "ArrowRight", "ArrowRight")
+        browser.press("Enter")
+        browser.until("document.querySelector('#panel').open")
+        assert "no card yet" in text(browser, "#panel")
     assert browser.trouble() == []

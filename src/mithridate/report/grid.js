@@ -144,5 +144,6 @@ section(
   () => state.sort,
 );
 refresh();
+performance.mark("ready");
 document.documentElement.dataset.ready = "yes";
 setTimeout(drawRest, 300);

@@ -1,14 +1,13 @@
 // Charts by Apache ECharts, which is unpacked when the first one comes into sight: the trade-off, and a card's curves.
 
-const SHAPES = ["circle", "rect", "triangle", "diamond", "arrow", "pin"];
-const HUES = 8;
+const SHAPES = ["circle", "rect", "triangle", "diamond", "arrow"];
+const HUES = 8; // with five shapes, forty different marks
 const sketches = {
   circle: "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
   rect: "M-4.5-4.5h9v9h-9z",
   triangle: "M0-5.5l5 9.5h-10z",
   diamond: "M0-6l6 6-6 6-6-6z",
   arrow: "M0-6l4.5 11-4.5-3.5-4.5 3.5z",
-  pin: "M0 6c-8-9-4-12 0-12s8 3 0 12z",
   cross: "M-4-4l8 8m0-8l-8 8",
 };
 
@@ -31,7 +30,7 @@ function styleOf(id) {
       .map((_, i) => i)
       .filter((i) => measureOf("asr").roles.includes(data.defenses[i].role) && data.defenses[i].role !== "none"),
   ).indexOf(id);
-  return { color: color(`g${place % HUES}`), shape: SHAPES[(place + Math.floor(place / HUES)) % SHAPES.length] };
+  return { color: color(`g${place % HUES}`), shape: SHAPES[place % SHAPES.length] };
 }
 
 function symbol({ color: fill, shape }, size = 14) {

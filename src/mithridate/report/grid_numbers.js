@@ -39,7 +39,7 @@ function numbersTable(rows) {
     el(
       "thead",
       {},
-      el("tr", {}, el("th", {}, ""), mean ? el("th", { class: "n", scope: "col" }, `mean of ${done.length}`) : null, ...head),
+      el("tr", {}, el("th", {}, "number"), mean ? el("th", { class: "n", scope: "col" }, `mean of ${done.length}`) : null, ...head),
     ),
     el("tbody", {}, ...reasons, ...lines),
   );

@@ -13,12 +13,14 @@ function firstAbove(list, value) {
   return low;
 }
 
-/** A text that is not wider than a room. */
+/** A text that is not wider than a room; what is cut is cut out of the middle, for specifications differ at their ends. */
 function cut(pen, text, room) {
-  if (pen.measureText(text).width <= room) return text;
-  let length = Math.max(1, Math.floor((text.length * room) / pen.measureText(text).width) - 1);
-  while (length > 1 && pen.measureText(`${text.slice(0, length)}…`).width > room) length--;
-  return `${text.slice(0, length)}…`;
+  let kept = text.length;
+  const shortened = () =>
+    kept === text.length ? text : `${text.slice(0, Math.ceil(kept / 2))}…${text.slice(text.length - Math.floor(kept / 2))}`;
+  while (kept > 2 && pen.measureText(shortened()).width > room)
+    kept = Math.min(kept - 1, Math.ceil((kept * room) / pen.measureText(shortened()).width));
+  return shortened();
 }
 
 /** A small triangle: some seed of this cell is dead or failed. */

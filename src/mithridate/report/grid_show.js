@@ -23,9 +23,9 @@ function fill(node, attributes, children) {
 
 const percent = (share) => {
   if (!Number.isFinite(share)) return "–";
-  if (share > 0 && share < 0.0005) return "< 0.1 %";
-  if (share > 0.9995 && share < 1) return "> 99.9 %";
-  return `${(Math.round(1000 * share) / 10).toFixed(1)} %`;
+  if (share > 0 && share < 0.0005) return "<\u00a00.1\u00a0%";
+  if (share > 0.9995 && share < 1) return ">\u00a099.9\u00a0%";
+  return `${(Math.round(1000 * share) / 10).toFixed(1)}\u00a0%`;
 };
 const compact = (value) =>
   !Number.isFinite(value) ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
@@ -59,7 +59,7 @@ const collator = new Intl.Collator("en", { numeric: true });
 /** The order of two words: by the numbers that they begin with, if both do, else as people sort names. */
 const inOrder = (a, b) => parseFloat(a) - parseFloat(b) || collator.compare(a, b);
 
-const rateName = (rate) => (rate === "" ? "" : `${compact(100 * Number(rate))} %`);
+const rateName = (rate) => (rate === "" ? "" : `${compact(100 * Number(rate))}\u00a0%`);
 const threatName = (threat) => [threat.name, rateName(threat.rate)].filter(Boolean).join(" ");
 const defenseName = (defense) => (defense.role === "none" ? "undefended" : defense.name);
 const statusMark = (word) =>

@@ -1,11 +1,13 @@
 // Security against accuracy: every model that a defense gave, the mean of each defense, and the undefended victims.
 
 const MARKS = 5000; // small marks drawn; of more, every second threat, or third, and so on
-const shares = (values) => values.map(([x, y]) => [100 * x, 100 * y]);
+const CROSS = "path://M0 0L1 0L5 4L9 0L10 0L10 1L6 5L10 9L10 10L9 10L5 6L1 10L0 10L0 9L4 5L0 1z";
+const shares = ([x, y]) => [100 * x, 100 * y];
+const versus = () => measureOf(state.versus) || measureOf("asr");
 
 /** Clean accuracy against what an attack reaches: a small mark a defense and threat, a large one its mean over the common threats. */
 async function drawTradeoff(node) {
-  const across = measureOf(state.versus) || measureOf("asr");
+  const across = versus();
   const { sorted: groups, every, threats } = once(`tradeoff ${across.id}`, () => tradeoff(across));
   node.querySelector(".thinned").textContent = threats
     ? `A large mark is a mean over the ${plural(threats, "threat")} that all trainers and repairs have finished; the line joins those that none beats in both.`
@@ -19,6 +21,7 @@ async function drawTradeoff(node) {
   place.hidden = !groups.length;
   if (!groups.length) return;
   const echarts = await library();
+  if (memo.get(`tradeoff ${across.id}`)?.sorted !== groups) return; // the reader went on meanwhile
   const chart = echarts.getInstanceByDom(place) || listen(echarts.init(place));
   chart.resize();
   const span = (name, values) => {
@@ -30,8 +33,8 @@ async function drawTradeoff(node) {
   const way = across.better === "low" ? "← better" : "better →";
   const named = across.better === "low" ? `${way}      ${across.label}, %` : `${across.label}, %      ${way}`;
   const options = axes({ min: 0, max: 100, name: named }, span("Clean accuracy, %      better →", heights));
-  const sides = labelSides(groups, options, place);
-  chart.setOption({ ...options, series: [front(groups, across), ...groups.flatMap((group) => seriesOf(group, sides.get(group)))] }, true);
+  const shown = groups.filter((group) => !state.off.has(group.spec));
+  chart.setOption({ ...options, series: [front(shown, across), smallMarks(shown), means(shown, labelSides(shown, options, place))] }, true);
 }
 
 function tradeoff(across) {
@@ -59,15 +62,15 @@ function tradeoff(across) {
 /** A line through the means that no other beats in both numbers. */
 function front(groups, across) {
   const sign = across.better === "low" ? -1 : 1;
-  const means = groups.filter((group) => group.mean && !state.off.has(group.spec)).map(({ mean }) => mean);
-  const best = means.filter(([x, y]) => !means.some(([u, v]) => sign * u >= sign * x && v >= y && (u !== x || v !== y)));
+  const all = groups.filter(({ mean }) => mean).map(({ mean }) => mean);
+  const best = all.filter(([x, y]) => !all.some(([u, v]) => sign * u >= sign * x && v >= y && (u !== x || v !== y)));
   const style = { color: color("soft"), type: "dashed", width: 1.5 };
   return {
     type: "line",
     id: "front",
     silent: true,
     symbol: "none",
-    data: shares(best.sort((a, b) => a[0] - b[0])),
+    data: best.sort((a, b) => a[0] - b[0]).map(shares),
     lineStyle: style,
     z: 3,
   };
@@ -78,7 +81,7 @@ function labelSides(groups, { grid, yAxis }, place) {
   const [wide, high] = [place.clientWidth - grid.left - grid.right, place.clientHeight - grid.top - grid.bottom];
   const pen = document.createElement("canvas").getContext("2d");
   pen.font = `600 12px ${FONT}`;
-  const named = groups.filter((group) => group.mean && !state.off.has(group.spec));
+  const named = groups.filter(({ mean }) => mean);
   const at = ({ mean: [x, y] }) => [x * wide, (1 - (100 * y - yAxis.min) / (yAxis.max - yAxis.min)) * high];
   const taken = named.map(at).map(([x, y]) => [x - 8, y - 8, x + 8, y + 8]);
   const found = new Map();
@@ -105,53 +108,45 @@ function labelSides(groups, { grid, yAxis }, place) {
   return found;
 }
 
-function seriesOf(group, side) {
-  if (state.off.has(group.spec)) return [];
-  const shape =
-    group.style.shape === "cross"
-      ? `path://${"M0 0L1 0L5 4L9 0L10 0L10 1L6 5L10 9L10 10L9 10L5 6L1 10L0 10L0 9L4 5L0 1z"}`
-      : group.style.shape;
-  const shared = { type: "scatter", symbol: shape, itemStyle: { color: group.style.color, opacity: group.mean ? 0.4 : 0.7 } };
-  const small = { ...shared, symbolSize: 7, id: `small ${group.id}`, data: shares(group.points) };
-  if (!group.mean) return [small];
-  const label = {
-    show: Boolean(side),
-    formatter: () => group.name,
-    position: side,
-    color: color("ink"),
-    fontSize: 12,
-    fontWeight: 600,
-    textBorderColor: color("card"),
-    textBorderWidth: 3,
-  };
-  const large = { ...shared, symbolSize: 17, id: `mean ${group.id}`, data: shares([group.mean]), z: 5, label };
-  return [small, { ...large, itemStyle: { color: group.style.color, opacity: 1, borderColor: color("card"), borderWidth: 1.5 } }];
+const shapeOf = ({ style }) => (style.shape === "cross" ? CROSS : style.shape);
+
+/** One series of every small mark: x, y, which defense, and which cell; one series a defense would take ten times as long. */
+function smallMarks(groups) {
+  const points = groups.flatMap((group, i) => group.points.map((point, k) => [...shares(point), i, group.pairs[k]]));
+  const look = { color: ({ value }) => groups[value[2]].style.color, opacity: 0.45 };
+  return { type: "scatter", id: "small", symbol: (value) => shapeOf(groups[value[2]]), symbolSize: 7, itemStyle: look, data: points };
+}
+
+/** The large marks, with their names where there is room. */
+function means(groups, sides) {
+  const text = { color: color("ink"), fontSize: 12, fontWeight: 600, textBorderColor: color("card"), textBorderWidth: 3 };
+  const points = groups
+    .filter(({ mean }) => mean)
+    .map((group) => ({
+      name: group.spec,
+      value: shares(group.mean),
+      symbol: shapeOf(group),
+      itemStyle: { color: group.style.color, opacity: 1, borderColor: color("card"), borderWidth: 1.5 },
+      label: { show: sides.has(group), position: sides.get(group), formatter: () => group.name, ...text },
+    }));
+  return { type: "scatter", id: "means", symbolSize: 17, data: points, z: 5 };
 }
 
 /** Marks answer the pointer as the heat map's cells do. */
 function listen(chart) {
-  const groupOf = (event) =>
-    memo
-      .get(`tradeoff ${(measureOf(state.versus) || measureOf("asr")).id}`)
-      .sorted.find((each) => String(each.id) === event.seriesId.split(" ")[1]);
   chart.on("mouseover", (event) => {
-    const group = groupOf(event);
     const { clientX, clientY } = event.event.event;
-    if (event.seriesId.startsWith("small")) showTip(clientX, clientY, ...aboutCell(group.pairs[event.dataIndex], measureOf("asr")));
-    else
-      showTip(
-        clientX,
-        clientY,
-        el("b", {}, group.name),
-        el("p", {}, `Mean over the common threats: ${event.data[0].toFixed(1)} % across, ${event.data[1].toFixed(1)} % clean accuracy.`),
-      );
+    const [x, y, , pair] = event.value;
+    const defense = data.defenses.find(({ spec }) => spec === event.name);
+    const mean = () => `Mean over the common threats: ${versus().label} ${x.toFixed(1)} %, clean accuracy ${y.toFixed(1)} %.`;
+    showTip(
+      clientX,
+      clientY,
+      ...(event.seriesId === "small" ? aboutCell(pair, versus()) : [el("b", {}, defense.name), el("p", {}, mean())]),
+    );
   });
   chart.on("mouseout", hideTip);
-  chart.on("click", (event) => {
-    const group = groupOf(event);
-    if (event.seriesId.startsWith("small")) openCell(group.pairs[event.dataIndex]);
-    else showMethod(group.spec);
-  });
+  chart.on("click", (event) => (event.seriesId === "small" ? openCell(event.value[3]) : showMethod(event.name)));
   addEventListener("resize", () => chart.resize());
   return chart;
 }
