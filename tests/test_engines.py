@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from grid_plans import cells_of
+from grid_plans import cells_of, write_plan
 from mithridate import bench
 from mithridate.bench.cell import Cell
 from mithridate.bench.engines import Lost, Receipt, local, open_engine
@@ -27,6 +28,7 @@ from mithridate.bench.processes import devices
 from mithridate.bench.run import ATTEMPTS, State, unwatched
 from mithridate.bench.store import Store
 from mithridate.bench.worker import pack, unpack
+from mithridate.cli.main import main
 from mithridate.errors import BadSpec, MissingExtra, MithridateError
 
 VARYING = ("seconds", "versions", "hardware", "commit")
@@ -124,8 +126,6 @@ if __name__ == "__main__":
 
 
 def test_a_killed_driver_takes_its_workers_along_and_the_next_run_goes_on(cells: list[Cell], undisturbed: Store, tmp_path: Path) -> None:
-    import pickle
-
     script, told_cells, store = tmp_path / "driver.py", tmp_path / "cells.pkl", Store(tmp_path / "store")
     script.write_text(DRIVER)
     told_cells.write_bytes(pickle.dumps(cells))
@@ -323,3 +323,13 @@ def test_missing_packages(engine: str, package: str, tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtra, match=rf"{package} is not installed: pip install 'mithridate\[grid\]'"):
         open_engine(engine, tmp_path)
+
+
+def test_the_command_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    command = ["mithridate", "bench", "run", str(write_plan(tmp_path, **TINY)), "--engine", "ray", "--store", str(tmp_path), "--quiet"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert capsys.readouterr().err == "mithridate: ray is not installed: pip install 'mithridate[grid]'\n"
