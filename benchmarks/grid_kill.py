@@ -196,7 +196,7 @@ def main() -> None:
     metrics = {**dataclasses.asdict(tally), "kills": tally.kills, "cells": count, "faults": len(tally.faults)}
     seconds = {"undisturbed": undisturbed, "all": time.perf_counter() - begun}
     config = {"kills": options.kills, "seed": options.seed, "workers": options.workers, "plan": dataclasses.asdict(PLAN)}
-    Card(kind="kill", config=config, metrics=metrics, seconds=seconds).write(ROOT / "results" / "robustness" / "grid_kill.json")
+    Card(kind="grid_kill", config=config, metrics=metrics, seconds=seconds).write(ROOT / "results" / "robustness" / "grid_kill.json")
     print(*tally.faults, json.dumps(metrics | {"seconds": seconds}, indent=2), sep="\n")
     sys.exit(bool(tally.faults))
 
