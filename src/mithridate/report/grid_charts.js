@@ -57,7 +57,7 @@ function axes(x, y) {
   return {
     animation: false,
     textStyle: { fontFamily: FONT },
-    grid: { left: 58, right: 18, top: 18, bottom: 46 },
+    grid: { left: 64, right: 26, top: 26, bottom: 54 },
     xAxis: axis(x),
     yAxis: axis({ nameGap: 42, ...y }),
   };

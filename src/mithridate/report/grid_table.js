@@ -3,8 +3,6 @@
 const LINE = 32; // pixels
 const COLUMNS = [
   { id: "status", title: "Status", field: "status", width: 92 },
-  { id: "dataset", title: "Data set", field: "dataset", width: 110 },
-  { id: "model", title: "Model", field: "model", width: 120 },
   { id: "attack", title: "Attack", width: 190, text: (row) => data.text("evasion", row) || data.text("attack", row) || "clean" },
   { id: "rate", title: "Rate", field: "rate", width: 64, text: (row) => rateName(data.text("rate", row)), n: true },
   {
@@ -13,6 +11,8 @@ const COLUMNS = [
     width: 210,
     text: (row) => (data.pair[row] < 0 ? "victim" : defenseName(data.defenses[data.fields.get("defense").codes[row]])),
   },
+  { id: "dataset", title: "Data set", field: "dataset", width: 110 },
+  { id: "model", title: "Model", field: "model", width: 120 },
   { id: "seed", title: "Seed", field: "seed", width: 56, n: true },
   { id: "asr", title: "ASR", number: "metrics asr", show: percent },
   { id: "accuracy", title: "Accuracy", number: "metrics clean_accuracy", show: percent },

@@ -1,6 +1,6 @@
 // Security against accuracy: every model that a defense gave, the mean of each defense, and the undefended victims.
 
-const MARKS = 5000; // small marks drawn; of more, every second threat, or third, and so on
+const MARKS = 3000; // small marks drawn; of more, every second threat, or third, and so on
 const CROSS = "path://M0 0L1 0L5 4L9 0L10 0L10 1L6 5L10 9L10 10L9 10L5 6L1 10L0 10L0 9L4 5L0 1z";
 const shares = ([x, y]) => [100 * x, 100 * y];
 const versus = () => measureOf(state.versus) || measureOf("asr");
@@ -23,7 +23,7 @@ async function drawTradeoff(node) {
   const echarts = await library();
   if (memo.get(`tradeoff ${across.id}`)?.sorted !== groups) return; // the reader went on meanwhile
   const chart = echarts.getInstanceByDom(place) || listen(echarts.init(place));
-  chart.resize();
+  if (chart.getWidth() !== place.clientWidth) chart.resize();
   const span = (name, values) => {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const interval = high - low < 25 ? 5 : high - low < 60 ? 10 : 20;
@@ -34,7 +34,8 @@ async function drawTradeoff(node) {
   const named = across.better === "low" ? `${way}      ${across.label}, %` : `${across.label}, %      ${way}`;
   const options = axes({ min: 0, max: 100, name: named }, span("Clean accuracy, %      better →", heights));
   const shown = groups.filter((group) => !state.off.has(group.spec));
-  chart.setOption({ ...options, series: [front(shown, across), smallMarks(shown), means(shown, labelSides(shown, options, place))] }, true);
+  const series = [front(shown, across), smallMarks(shown), means(shown, labelSides(shown, options, place))];
+  chart.setOption({ ...options, series }, { replaceMerge: ["series"] });
 }
 
 function tradeoff(across) {
