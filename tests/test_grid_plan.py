@@ -206,6 +206,13 @@ def test_the_papers_plans_are_sound(path: Path, size: str) -> None:
     assert len({cell.key for cell in cells}) == len(cells)
 
 
+def test_the_plan_in_the_docs_is_sound(tmp_path: Path) -> None:
+    text = (GRIDS[0].parents[1] / "docs" / "bench.md").read_text()
+    (tmp_path / "grid.toml").write_text(text.partition("```toml\n")[2].partition("```")[0])
+    whole, small = (bench.cells(bench.read(tmp_path / "grid.toml", size)) for size in (None, "small"))
+    assert len(whole) == 3 * len(small)
+
+
 def test_there_is_a_plan_for_every_paper() -> None:
     assert {path.stem for path in GRIDS} == {"core", "jin2020", "pud2024", "abl2021", "linf2020", "mmd2021"}
     for path in GRIDS:
