@@ -151,6 +151,7 @@ def test_victims_made_before_are_adopted(
     mine, theirs = Store(tmp_path / "store").read(key), Store(done[1]).read(key)
     assert mine.metrics == theirs.metrics
     assert mine.config == theirs.config
+    assert (Store(tmp_path / "store").files(key) / "look.png").read_bytes() == (Store(done[1]).files(key) / "look.png").read_bytes()
 
 
 def test_a_pack_runs_elsewhere_without_training_again(done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

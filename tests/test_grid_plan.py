@@ -136,6 +136,13 @@ def test_one_changed_field_changes_only_what_depends_on_it(tmp_path: Path) -> No
     assert victims.isdisjoint(cell.key for cell in longer)
 
 
+def test_a_further_defense_trains_no_victim(tmp_path: Path) -> None:
+    finished = {cell.key for cell in cells_of(tmp_path, defenses='["kde"]')}
+    further = [cell for cell in cells_of(tmp_path, defenses='["kde", "aft", "neural_cleanse+aft"]') if cell.key not in finished]
+    assert len(further) == 3 * 3
+    assert all(cell.kind == "judgment" for cell in further)
+
+
 def test_another_seed_is_another_repetition(tmp_path: Path) -> None:
     one, two = cells_of(tmp_path), cells_of(tmp_path, seeds="[0, 1]")
     assert len(two) == 2 * len(one)

@@ -10,7 +10,7 @@ from pathlib import Path
 from mithridate import infect
 from mithridate.bench.cell import Cell
 from mithridate.bench.store import Store
-from mithridate.bench.victims import dataset_of, plan_of
+from mithridate.bench.victims import dataset_of, draw, plan_of
 from mithridate.card import Card
 from mithridate.errors import BadFile
 from mithridate.roles import Progress, silent
@@ -33,10 +33,12 @@ def adopt(cells: Sequence[Cell], store: Store, folder: Path, progress: Progress 
     adopted = []
     wanted = [cell for cell in cells if cell.kind == "victim" and cell.key not in store]
     for i, cell in enumerate(wanted):
-        asked = infect.config(plan_of(cell.config), dataset_of(cell.config))
+        dataset = dataset_of(cell.config)
+        asked = infect.config(plan_of(cell.config), dataset)
         for place, card in made:
             if card.config == asked:
                 shutil.copytree(place, store.files(cell.key), dirs_exist_ok=True)
+                draw(store.files(cell.key), dataset.test)
                 seconds = card.seconds | {"all": sum(card.seconds.values())}
                 store.write(cell.key, replace(card, config=dict(cell.config), seconds=seconds))
                 adopted.append(cell.key)

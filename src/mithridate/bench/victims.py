@@ -79,7 +79,7 @@ def make(config: Mapping[str, Any], out: Path, progress: Progress) -> Card:
     if isinstance(plan.attack, Craft):  # a trigger that took minutes to make is not made again to see what it was put on
         save_file(_changed(dataset.train, victim.data.training), out / POISON)
     infect.write(victim, out)
-    _look(out, dataset.test)
+    draw(out, dataset.test)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return victim.card
 
@@ -105,8 +105,8 @@ def training_set(victim: Loaded, config: Mapping[str, Any]) -> tuple[Samples, Tr
     return Samples(images, labels, dataset.train.classes, dataset.train.names), truth
 
 
-def _look(folder: Path, test: Samples) -> None:
-    """A picture of a few test images, clean and stamped, for the report."""
+def draw(folder: Path, test: Samples) -> None:
+    """Put a picture of a few test images, clean and stamped, beside a victim, for the report; a clean one needs none."""
     truth = folder / "truth.json"
     if not truth.exists():
         return
