@@ -105,6 +105,24 @@ def test_retry_forgets_failed_cells_only(done: tuple[Path, Path], tmp_path: Path
     assert 0 < len(store.keys()) < 8
 
 
+def test_rows_are_of_the_cards_that_are_there_now(done: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(done[1], tmp_path / "store")
+    store = Store(tmp_path / "store")
+    before = {row["key"]: row for row in store.rows()}
+    failed = next(key for key, row in before.items() if row["status"] == "failed")
+    other = next(key for key, row in before.items() if row["status"] != "failed")
+    store.forget(failed)
+    store.write(failed, store.read(other))  # as a retry does
+    store.forget(other)
+    with (tmp_path / "store" / ".index.jsonl").open("a") as index:
+        index.write('["cut sho\n3\n[1, 2]\n')
+    now = {row["key"]: row for row in store.rows()}
+    assert now.keys() == before.keys() - {other}
+    assert now[failed]["status"] == before[other]["status"]
+    (tmp_path / "store" / ".index.jsonl").unlink()
+    assert {row["key"]: row for row in store.rows()} == now
+
+
 def test_questions_are_answered_in_sql(
     done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,7 @@ class Store:
 
     def keys(self) -> set[str]:
         """Keys of every card there is, by a listing of the folders alone; a card that a power cut left empty is none."""
-        cards = self.folder / "cards"
-        if not cards.is_dir():
-            return set()
-        found: set[str] = set()
-        for place in os.scandir(cards):
-            if place.is_dir():
-                found.update(entry.name[:-5] for entry in os.scandir(place.path) if _is_card(entry))
-        return found
+        return set(self._stamps())
 
     def read(self, key: str) -> Card:
         """One card.
@@ -79,13 +73,13 @@ class Store:
 
         Cards that were read before come from an index, which is brought up to date first.
         """
-        there, index = self.keys(), self.folder / INDEX
-        known = {row["key"]: row for row in _lines(index) if row.get("key") in there}
-        fresh = [self._row(key) for key in sorted(there - known.keys())]
-        if fresh and self.folder.is_dir():
-            with index.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row, separators=(",", ":")) + "\n" for row in fresh)
-        known |= {row["key"]: row for row in fresh}
+        stamps, index = self._stamps(), self.folder / INDEX
+        known = {key: row for key, stamp, row in _lines(index) if stamps.get(key) == stamp}
+        fresh = {key: self._row(key) for key in sorted(stamps.keys() - known.keys())}
+        lines = [json.dumps([key, stamps[key], row], separators=(",", ":")) + "\n" for key, row in fresh.items()]
+        with suppress(OSError), index.open("a", encoding="utf-8") as file:  # a store that can only be read is read again each time
+            file.writelines(lines)
+        known |= fresh
         yield from (known[key] for key in sorted(known))
 
     def merge(self, other: Store) -> int:
@@ -98,23 +92,29 @@ class Store:
             self.write(key, card)
         return len(missing)
 
+    def _stamps(self) -> dict[str, str]:
+        """Key of every card -> what changes when the card does."""
+        cards = self.folder / "cards"
+        places = [place.path for place in os.scandir(cards) if place.is_dir()] if cards.is_dir() else []
+        entries = ((entry.name, entry.stat()) for place in places for entry in os.scandir(place))
+        return {name[:-5]: f"{told.st_mtime_ns} {told.st_size}" for name, told in entries if _is_card(name) and told.st_size}
+
     def _row(self, key: str) -> dict[str, Any]:
         card = self.read(key)
         kept = {name: value for name, value in vars(card).items() if name != "curves"}
         return {"key": key, **kept}
 
 
-def _is_card(entry: os.DirEntry[str]) -> bool:
-    return entry.name.endswith(".json") and entry.name[0] != "." and entry.stat().st_size > 0
+def _is_card(name: str) -> bool:
+    return name.endswith(".json") and name[0] != "."
 
 
-def _lines(index: Path) -> Iterator[dict[str, Any]]:
-    """What the index holds; a line that a kill cut short is skipped."""
+def _lines(index: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Key, stamp and row of every line of the index; one that a kill cut short is skipped."""
     if not index.exists():
         return
     with index.open(encoding="utf-8") as file:
         for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+            with suppress(ValueError, TypeError):
+                key, stamp, row = json.loads(line)
+                yield str(key), str(stamp), row
