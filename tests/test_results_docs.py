@@ -15,8 +15,10 @@ import results_docs
 Row = Mapping[str, Any]
 
 
-def test_the_page_is_up_to_date() -> None:
-    assert results_docs.PAGE.read_text("utf-8") == results_docs.page(results_docs.ROOT / "results"), "run python tools/results_docs.py"
+def test_the_pages_are_up_to_date() -> None:
+    results, readme = results_docs.ROOT / "results", results_docs.README.read_text("utf-8")
+    assert results_docs.PAGE.read_text("utf-8") == results_docs.page(results), "run python tools/results_docs.py"
+    assert readme == results_docs.readme(readme, results), "run python tools/results_docs.py"
 
 
 def test_a_card_becomes_a_row_and_a_wrong_verdict_stands_out(tmp_path: Path) -> None:
@@ -81,8 +83,44 @@ def test_a_grids_table_shows_the_dead_and_the_failed_and_averages_neither() -> N
     ]
 
 
+def test_a_grids_summary_names_each_defenses_worst_attack_and_counts_the_living_only() -> None:
+    def backdoor(attack: str | None, clean_accuracy: float, asr: float | None, status: str = "done") -> Row:
+        found = {"clean_accuracy": [clean_accuracy, 0, 1]} | ({} if asr is None else {"asr": [asr, 0, 1]})
+        return _judged(attack, "aft", "repair", status, **found)
+
+    rows = [
+        backdoor(None, 0.9, None),
+        backdoor("sig", 0.8, 0.25),
+        backdoor("blend", 0.9, 0.75),
+        backdoor("wanet", 0.1, 1.0, "dead"),
+        _judged(None, "inspect", "inspector", right=False),
+        _judged("sig", "inspect", "inspector", right=True),
+        _judged("blend", "inspect", "inspector", right=False),
+        _judged("sig", "kde", "detector", tpr=[0.5, 0, 1], fpr=[0.01, 0, 1]),
+        _judged("blend", "kde", "detector", tpr=[0.25, 0, 1], fpr=[0.03, 0, 1]),
+    ]
+    heads, body = grid_tables.summary(rows)
+    assert heads == ["defense", "d m: mean", "d m: worst", "d m: clean twin"]
+    assert body == [
+        ["`aft`", "85.0 / 50.0 (n = 2)", "90.0 / 75.0 (`blend` 0.1)", "90.0"],
+        ["`kde`", "37.5 at 2.0 (n = 2)", "25.0 at 3.0 (`blend` 0.1)", "-"],
+        ["`inspect`", "1 of 2 (n = 2)", "**no** (`blend` 0.1)", "**no**"],
+    ]
+
+
+def test_only_what_is_between_the_markers_of_the_readme_is_written(tmp_path: Path) -> None:
+    text = f"before {results_docs.BEGIN}stale{results_docs.END} after"
+    written = results_docs.readme(text, tmp_path)
+    assert "stale" not in written
+    assert written.startswith(f"before {results_docs.BEGIN}\n")
+    assert written.endswith(f"\n{results_docs.END} after")
+    assert results_docs.readme(written, tmp_path) == written
+
+
 def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results_docs, "PAGE", tmp_path / "results.md")
+    monkeypatch.setattr(results_docs, "README", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text(f"{results_docs.BEGIN}{results_docs.END}")
     monkeypatch.setattr("sys.argv", ["results_docs.py", "--check"])
     assert results_docs.main() == 1
     monkeypatch.setattr("sys.argv", ["results_docs.py"])

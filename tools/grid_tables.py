@@ -34,6 +34,33 @@ def tables(rows: Iterable[Row]) -> Iterator[tuple[str, list[str], list[list[str]
         yield " ".join(place), ["threat", "rate", *(f"`{name}`" for _, name in defenses)], body + means
 
 
+def summary(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
+    """Heads, and one row a defense: its mean over the backdoors that are alive, its worst one, and the clean twin, for each place."""
+    judged = [row for row in rows if row["kind"] == "judgment" and row["status"] == "done" and row["config"]["evasion"] is None]
+    places = sorted({_place(row) for row in judged})
+    defenses = sorted({_defense(row) for row in judged}, key=lambda each: (ROLES.index(each[0]), each[1]))
+    heads = ["defense", *(f"{' '.join(place)}: {what}" for place in places for what in ("mean", "worst", "clean twin"))]
+    return heads, [[f"`{each[1]}`", *(cell for place in places for cell in _summed(each, place, judged))] for each in defenses]
+
+
+def _summed(defense: Defense, place: tuple[str, ...], judged: Sequence[Row]) -> tuple[str, str, str]:
+    mine = [row for row in judged if _place(row) == place and _defense(row) == defense]
+    groups = {threat: [row for row in mine if _threat(row) == threat] for threat in sorted({_threat(row) for row in mine}, key=str)}
+    clean = groups.pop(("none", None), [])
+    if not groups:
+        return "-", "-", _cell(clean)
+    worst = min(groups, key=lambda threat: _merit(groups[threat]))
+    return f"{_average(defense, list(groups.values()))} (n = {len(groups)})", f"{_cell(groups[worst])} ({' '.join(_named(worst))})", _cell(clean)
+
+
+def _merit(cards: Sequence[Row]) -> float:
+    """More is better for the defender."""
+    names = cards[0]["metrics"]
+    if "right" in names:
+        return statistics.fmean(card["metrics"]["right"] for card in cards)
+    return _mean(cards, "tpr") if "tpr" in names else -_mean(cards, "asr")
+
+
 def _place(row: Row) -> tuple[str, ...]:
     return tuple(str(row["config"][name]) for name in PLACE)
 

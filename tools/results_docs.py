@@ -1,4 +1,7 @@
-"""Write `docs/results.md` from the cards in `results/`; `--check` only compares. No number on that page is typed by hand."""
+"""Write `docs/results.md`, and the table between README.md's markers, from the cards in `results/`; `--check` only compares.
+
+No number of either is typed by hand.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from mithridate.infect import ALIVE_ASR, ALIVE_COST
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- table of results/grids/core: tools/results_docs.py -->", "<!-- end of table -->"
 STRONG_ASR = 0.9
 MAKERS = ("ours", "torchattacks", "reference")
 INTRO = """# Results
@@ -109,6 +114,14 @@ def grids(folder: Path) -> Iterator[str]:
         for title, heads, body in grid_tables.tables(rows):
             yield f"{title}\n"
             yield from _table(heads, body)
+
+
+def readme(text: str, folder: Path) -> str:
+    """README.md with the summary of the core grid between its markers."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    heads, body = grid_tables.summary(Store(folder / "grids" / "core").rows())
+    return "\n".join([f"{before}{BEGIN}\n", *_table(heads, body), f"{END}{after}"])
 
 
 def audits(folder: Path) -> Iterator[str]:
@@ -292,11 +305,12 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 
 
 def main() -> int:
-    """Run as a script: 1 when `--check` finds the page out of date."""
-    text = page(ROOT / "results")
+    """Run as a script: 1 when `--check` finds one of the pages out of date."""
+    texts = {PAGE: page(ROOT / "results"), README: readme(README.read_text("utf-8"), ROOT / "results")}
     if "--check" in sys.argv[1:]:
-        return int(not PAGE.exists() or PAGE.read_text("utf-8") != text)
-    PAGE.write_text(text, "utf-8")
+        return int(any(not path.exists() or path.read_text("utf-8") != text for path, text in texts.items()))
+    for path, text in texts.items():
+        path.write_text(text, "utf-8")
     return 0
 
 
