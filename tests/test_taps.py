@@ -129,6 +129,19 @@ def test_pooling() -> None:
     assert torch.equal(pooled(maps[0, 0]), maps[0, 0])
 
 
+def test_a_tap_can_keep_a_grid_of_means_or_everything() -> None:
+    model, x = Functional(), images()
+    first = model.conv1(x)
+    seen = trace(model, x, ("conv1@2x7", "conv1@raw", "conv2@input@9x9", "@input", "@input@4x4", "fc@input@3x3"))
+    half = torch.stack([first[:, :, :7].unflatten(3, (7, 2)).mean((2, 4)), first[:, :, 7:].unflatten(3, (7, 2)).mean((2, 4))], 2)
+    torch.testing.assert_close(seen.activations["conv1@2x7"], half.flatten(1))
+    assert torch.equal(seen.activations["conv1@raw"], first)
+    assert seen.activations["conv2@input@9x9"].shape == (5, 6 * 7 * 7)
+    torch.testing.assert_close(seen.activations["@input"], x.mean((2, 3)))
+    torch.testing.assert_close(seen.activations["@input@4x4"], x.unflatten(3, (4, 4)).unflatten(2, (4, 4)).mean((3, 5)).flatten(1))
+    torch.testing.assert_close(seen.activations["fc@input@3x3"], model.features(x))
+
+
 def test_tuples_are_read_by_their_first_part() -> None:
     class Two(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, str]:

@@ -1,12 +1,14 @@
 """One forward pass gives the logits and the activations of chosen layers of any module.
 
-A layer is named as in `model.named_modules()`; `name@input` taps what goes into it. Feature maps are averaged over
-space and token sequences over tokens, so that an activation is (n, d) whatever the architecture.
+A layer is named as in `model.named_modules()`; `name@input` taps what goes into it, and `@input` the images. Feature maps are
+averaged over space and token sequences over tokens, so that an activation is (n, d) whatever the architecture. `name@4x4` keeps
+a grid of 4 by 4 means instead (fewer where the map is smaller), `name@raw` the activation as it is; both may follow `@input`.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,11 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from mithridate.data import Samples, to_float
 from mithridate.nn.modes import check_logits, device_of, evaluating
 
 HEADS = (nn.Linear, nn.Conv2d)
+TAP = re.compile(r"(?P<module>[^@]*)(?P<before>@input)?(?:@(?P<raw>raw)|@(?P<rows>[1-9]\d*)x(?P<columns>[1-9]\d*))?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,7 @@ class Trace:
     Attributes:
         images: (n, c, h, w) the inputs.
         logits: (n, classes).
-        activations: layer name -> (n, d).
+        activations: layer name -> (n, d), or of any shape where the tap is raw.
     """
 
     images: Tensor
@@ -41,10 +45,11 @@ class Trace:
         return self.logits.argmax(1)
 
 
-def pooled(activation: Tensor) -> Tensor:
-    """(n, d, h, w) or (n, tokens, d) -> (n, d), by the mean; (n, d) passes through."""
+def pooled(activation: Tensor, grid: tuple[int, int] = (1, 1)) -> Tensor:
+    """(n, d, h, w) -> (n, d * cells) by the mean in each cell of a grid; (n, tokens, d) -> (n, d) by the mean; (n, d) passes through."""
     if activation.ndim == 4:
-        return activation.mean((2, 3))
+        rows, columns = min(grid[0], activation.shape[2]), min(grid[1], activation.shape[3])
+        return activation.mean((2, 3)) if rows == columns == 1 else adaptive_avg_pool2d(activation, (rows, columns)).flatten(1)
     return activation.mean(1) if activation.ndim == 3 else activation.flatten(1)
 
 
@@ -60,25 +65,30 @@ def tapped(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor
     handles = []
     try:
         for layer in layers:
-            name, at, side = layer.partition("@")
-            if name not in modules or (at and side != "input"):
-                close = difflib.get_close_matches(name, modules, n=3)
+            tap = TAP.fullmatch(layer)
+            if tap is None or tap["module"] not in modules:
+                close = difflib.get_close_matches(layer.partition("@")[0], modules, n=3)
                 raise ValueError(f"layer {layer!r} is not in the model; close names: {', '.join(close) or 'none'}")
-            handles.append(_hook(modules[name], layer, bool(at), taken))
+            handles.append(_hook(modules[tap["module"]], layer, tap, taken))
         yield taken
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hook(module: nn.Module, layer: str, before: bool, taken: dict[str, Tensor]) -> torch.utils.hooks.RemovableHandle:
+def _hook(module: nn.Module, layer: str, tap: re.Match[str], taken: dict[str, Tensor]) -> torch.utils.hooks.RemovableHandle:
+    grid = (int(tap["rows"] or 1), int(tap["columns"] or 1))
+
+    def keep(activation: Tensor) -> None:
+        taken[layer] = activation if tap["raw"] else pooled(activation, grid)
+
     def keep_input(_: nn.Module, args: tuple[Any, ...]) -> None:
-        taken[layer] = pooled(args[0])
+        keep(args[0])
 
     def keep_output(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        taken[layer] = pooled(output[0] if isinstance(output, tuple) else output)
+        keep(output[0] if isinstance(output, tuple) else output)
 
-    return module.register_forward_pre_hook(keep_input) if before else module.register_forward_hook(keep_output)
+    return module.register_forward_pre_hook(keep_input) if tap["before"] else module.register_forward_hook(keep_output)
 
 
 def trace(model: nn.Module, images: Tensor, layers: Sequence[str] = ()) -> Trace:
