@@ -227,6 +227,22 @@ def test_wrong_use_gets_one_clear_line(
     assert errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_images_too_few_for_the_protocol_are_named_before_any_training(
+    command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = write_plan(tmp_path, MINI.replace("fit = 150", "fit = 1000"))
+    assert run(monkeypatch, "bench", command, plan, "--store", tmp_path / "store") == 2
+    assert "protocol: test set must hold more than fit + calibration = 1110 images, got 500 in digits" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_plan_can_be_read_where_the_images_are_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MITHRIDATE_DATA", str(tmp_path / "nothing"))
+    plan = write_plan(tmp_path, MINI.replace('"digits"', '"gtsrb"'))
+    assert run(monkeypatch, "bench", "plan", plan, "--store", tmp_path / "store") == 0
+
+
 def test_slices_share_the_victims_and_cover_the_grid(done: tuple[Path, Path]) -> None:
     from mithridate import bench
     from mithridate.cli.grids import sliced

@@ -23,9 +23,12 @@ Slice = Annotated[Optional[str], typer.Option("--slice", help="Only a share of t
 def plan(grid: Plan, size: Size = None, store: Results = Path("store"), part: Slice = None) -> None:
     """Print the cells of a grid, what is done already, and how long the rest will take by earlier cards."""
     from mithridate.bench import Store
+    from mithridate.bench.ready import check
     from mithridate.cli.grids import overview
 
-    overview(_cells(grid, size, part), Store(store), minutes=_minutes(grid, size))
+    cells = _cells(grid, size, part)
+    check(cells)
+    overview(cells, Store(store), minutes=_minutes(grid, size))
 
 
 @bench.command("run")
@@ -47,6 +50,7 @@ def run(
     from mithridate.bench import Store, TimeUp
     from mithridate.bench import run as do
     from mithridate.bench.engines import open_engine
+    from mithridate.bench.ready import check
     from mithridate.cli.bars import say
     from mithridate.cli.grids import forget_failed, summary, watching
     from mithridate.files import claim
@@ -54,6 +58,7 @@ def run(
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes must be positive, got {minutes}")
     cells, results = _cells(grid, size, part), Store(store)
+    check(cells)
     claim(store)
     if retry:
         forget_failed(cells, results)
