@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from grid_plans import SMALL, cells_of, write_plan
 from mithridate import bench
 from mithridate.bench import code, grid
 from mithridate.bench.cell import Cell
+from mithridate.bench.ready import check
+from mithridate.bench.victims import dataset_of
 from mithridate.errors import BadFile, BadSpec
 from mithridate.methods import parse
 
@@ -39,6 +42,25 @@ def test_every_defense_meets_every_threat_that_concerns_it(tmp_path: Path) -> No
         ("repair", True): 3,
         ("trainer", True): 3,
     }
+
+
+def _folder(place: Path) -> Path:
+    """Class folders with images of two sizes."""
+    for i in range(20):
+        path = place / "photos" / f"class{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10 + i % 2, 12), (10 * i, 0, 0)).save(path)
+    return place / "photos"
+
+
+def test_images_of_differing_sizes_are_resized_where_the_plan_says_to_what(tmp_path: Path) -> None:
+    datasets = f'["{_folder(tmp_path)}"]'
+    with pytest.raises(ValueError, match="size"):
+        check(cells_of(tmp_path, datasets=datasets))
+    cells = cells_of(tmp_path, datasets=datasets, size="[9, 8]")
+    assert {tuple(cell.config["size"]) for cell in cells} == {(9, 8)}
+    assert dataset_of(cells[0].config).test.images.shape[2:] == (9, 8)
+    assert all("size" not in cell.config for cell in cells_of(tmp_path))
 
 
 def test_cells_come_after_the_ones_they_need(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ class _Bed:
         self.flips = DATASETS[dataset].flips if dataset in DATASETS else True
         self.trainer = self._suited(methods.parse(plan.trainer, "trainer"), plan.trainer)
         self.place = {"dataset": dataset, "images": plan.images, "model": model, "trainer": to_spec(self.trainer), "seed": seed}
+        if plan.size is not None:  # left out where it says nothing, so that older keys stay
+            self.place["size"] = list(plan.size)
         if dataset not in DATASETS:
             self.place["content"] = _content(dataset)
         self.terms = {"robustness": list(plan.robustness), "protocol": dataclasses.asdict(plan.protocol)}

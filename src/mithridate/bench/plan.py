@@ -60,6 +60,7 @@ class Plan:
         rates: poison rates.
         seeds: of everything random; each seed is a full repetition.
         images: how many training images are used; None for all.
+        size: (height, width) that images are resized to; needed for folders of differing sizes.
         robustness: evasions under which every model that a defense hands back is measured.
         minutes: time budget, which `bench plan` compares its estimate with; None for none.
         protocol: how defenses are judged.
@@ -76,6 +77,7 @@ class Plan:
     rates: tuple[float, ...] = (0.1, 0.05)
     seeds: tuple[int, ...] = (0,)
     images: int | None = None
+    size: tuple[int, int] | None = None
     robustness: tuple[str, ...] = ()
     minutes: float | None = None
     protocol: Protocol = field(default_factory=Protocol)

@@ -60,12 +60,13 @@ def plan_of(config: Mapping[str, Any]) -> Plan:
 
 def dataset_of(config: Mapping[str, Any]) -> Dataset:
     """The images of a cell, on the worker's device; at most `images` of them to train on, where the cell says so."""
-    return _dataset(config["dataset"], config["images"], config["seed"])
+    size = config.get("size")
+    return _dataset(config["dataset"], config["images"], config["seed"], None if size is None else (size[0], size[1]))
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(name: str, images: int | None, seed: int) -> Dataset:
-    found = datasets.load(name)
+def _dataset(name: str, images: int | None, seed: int, size: tuple[int, int] | None) -> Dataset:
+    found = datasets.load(name, size=size)
     train = found.train if images is None or images >= len(found.train) else found.train.split(images, seed=seed)[0]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return replace(found, train=train.to(device), test=found.test.to(device))
