@@ -25,8 +25,8 @@ from mithridate.report.words import plural
 
 HERE = Path(__file__).parent
 SCRIPTS = (  # one after another, in one module
-    "grid_data.js", "grid_state.js", "grid_stats.js", "grid_show.js", "grid_pen.js", "grid_map.js", "grid_pointer.js", "grid_charts.js",
-    "grid_tradeoff.js", "grid_numbers.js", "grid_panel.js", "grid_table.js", "grid_sheets.js", "grid_standings.js", "grid_method.js",
+    "charts.js", "grid_data.js", "grid_state.js", "grid_stats.js", "grid_show.js", "grid_pen.js", "grid_map.js", "grid_pointer.js",
+    "grid_charts.js", "grid_tradeoff.js", "grid_numbers.js", "grid_panel.js", "grid_table.js", "grid_sheets.js", "grid_standings.js", "grid_method.js",
     "grid.js",
 )  # fmt: skip
 ECHARTS = HERE / "vendor" / "echarts.common.min.js"

@@ -1,4 +1,4 @@
-// Charts by Apache ECharts, which is unpacked when the first one comes into sight: the trade-off, and a card's curves.
+// The marks of defenses, and a card's curves.
 
 const SHAPES = ["circle", "rect", "triangle", "diamond", "arrow"];
 const HUES = 8; // with five shapes, forty different marks
@@ -10,16 +10,6 @@ const sketches = {
   arrow: "M0-6l4.5 11-4.5-3.5-4.5 3.5z",
   cross: "M-4-4l8 8m0-8l-8 8",
 };
-
-const library = () => (library.loading ||= loadLibrary());
-
-/** Run the packed library as a script; the page's policy allows just this text. */
-async function loadLibrary() {
-  const script = document.createElement("script");
-  script.textContent = await (await inflate("echarts")).text();
-  document.head.append(script);
-  return window.echarts;
-}
 
 /** Color and shape of a defense: the same everywhere on the page. */
 function styleOf(id) {
@@ -40,27 +30,6 @@ function symbol({ color: fill, shape }, size = 14) {
     { viewBox: "-7 -7 14 14", width: size, height: size, "aria-hidden": "true" },
     svg("path", { d: sketches[shape], ...drawn }),
   );
-}
-
-/** What all charts share: no animation, no HTML, the page's font and colors. */
-function axes(x, y) {
-  const axis = (each) => ({
-    type: "value",
-    nameLocation: "middle",
-    nameGap: 30,
-    axisLine: { show: true, lineStyle: { color: color("soft") } },
-    splitLine: { lineStyle: { color: color("line") } },
-    nameTextStyle: { color: color("ink"), fontSize: 13 },
-    axisLabel: { color: color("soft"), fontSize: 12 },
-    ...each,
-  });
-  return {
-    animation: false,
-    textStyle: { fontFamily: FONT },
-    grid: { left: 64, right: 26, top: 26, bottom: 54 },
-    xAxis: axis(x),
-    yAxis: axis({ nameGap: 42, ...y }),
-  };
 }
 
 /** Curves of some cards in one chart: points are joined to a line, values are drawn as bars. */

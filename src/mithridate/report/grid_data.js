@@ -2,13 +2,6 @@
 
 const ARRAYS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float64: Float64Array };
 
-/** What a base64 gzip stream in the page holds. */
-function inflate(id) {
-  const text = document.getElementById(id).textContent;
-  const bytes = Uint8Array.fromBase64 ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
-}
-
 /** Numbers of one name: the different values once, and for each row which of them it has, from 1. */
 class Column {
   constructor(described, array) {

@@ -1,7 +1,5 @@
 // Small things that are drawn on a canvas.
 
-const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif';
-
 /** Place of the first number above a value in a sorted list. */
 function firstAbove(list, value) {
   let [low, high] = [0, list.length];

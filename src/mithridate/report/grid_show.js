@@ -75,17 +75,10 @@ function defenseLink(defense) {
   );
 }
 
-/** The colors of the page's scheme, read again when it changes. */
-const theme = { dark: matchMedia("(prefers-color-scheme: dark)"), colors: new Map() };
-theme.dark.addEventListener("change", () => {
-  theme.colors.clear();
+/** Draw everything again: the colors have changed. */
+function redraw() {
   for (const each of sections) each.drawn = null;
   drawVisible();
-});
-
-function color(name) {
-  if (!theme.colors.has(name)) theme.colors.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
-  return theme.colors.get(name);
 }
 
 const RAMPS = {
