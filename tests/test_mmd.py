@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mithridate.analysis.mmd import mmd2
+from mithridate.analysis.mmd import mmd2, permutation_test
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -60,3 +60,20 @@ def test_bad_samples_are_named() -> None:
         mmd2(torch.ones(1, 2), torch.ones(3, 2))
     with pytest.raises(ValueError, match="kernels must be at least 1, got 0"):
         mmd2(torch.ones(2, 2), torch.ones(3, 2), kernels=0)
+
+
+def test_the_permutation_test_is_every_split_by_hand() -> None:
+    x, y = draw(5, 2), 0.5 + draw(7, 2, seed=1)
+    observed, p_value = permutation_test(x, y, permutations=50, seed=3)
+    assert observed == pytest.approx(float(mmd2(x, y, unbiased=True)))
+    both, generator = torch.cat([x, y]), torch.Generator().manual_seed(3)
+    orders = [torch.randperm(12, generator=generator) for _ in range(50)]
+    found = [float(mmd2(both[order[:5]], both[order[5:]], unbiased=True)) for order in orders]
+    assert p_value == (1 + sum(value >= observed for value in found)) / 51
+
+
+def test_equal_distributions_are_called_different_as_rarely_as_the_p_value_says() -> None:
+    p_values = [permutation_test(draw(30, 3, seed=2 * i), draw(20, 3, seed=2 * i + 1), permutations=39)[1] for i in range(200)]
+    assert sum(p <= 0.05 for p in p_values) <= 20
+    assert 0.4 < sum(p_values) / 200 < 0.6
+    assert permutation_test(draw(30, 3), 1 + draw(20, 3, seed=1), permutations=39)[1] == 1 / 40

@@ -37,7 +37,7 @@ function axes(x, y) {
     type: "value",
     nameLocation: "middle",
     nameGap: 30,
-    axisLine: { show: true, lineStyle: { color: color("soft") } },
+    axisLine: { show: true, onZero: false, lineStyle: { color: color("soft") } },
     splitLine: { lineStyle: { color: color("line") } },
     nameTextStyle: { color: color("ink"), fontSize: 13 },
     axisLabel: { color: color("soft"), fontSize: 12 },
