@@ -44,6 +44,19 @@ def test_every_defense_meets_every_threat_that_concerns_it(tmp_path: Path) -> No
     }
 
 
+def test_a_data_set_can_have_a_trainer_of_its_own(tmp_path: Path) -> None:
+    two = {"datasets": '["digits", "mnist"]'}
+    plain = {cell.key: cell.config["dataset"] for cell in cells_of(tmp_path, **two)}
+    own = cells_of(tmp_path, **two, trainers='{ mnist = "plain:epochs=2" }')
+    assert {(cell.config["dataset"], cell.config["trainer"]) for cell in own} == {
+        ("digits", "plain:epochs=12,lr=0.05"),
+        ("mnist", "plain:epochs=2"),
+    }
+    assert {plain[cell.key] for cell in own if cell.key in plain} == {"digits"}
+    with pytest.raises(BadSpec, match="trainers must name data sets among digits, got 'gtsrb'"):
+        cells_of(tmp_path, trainers='{ gtsrb = "plain" }')
+
+
 def _folder(place: Path) -> Path:
     """Class folders with images of two sizes."""
     for i in range(20):

@@ -63,8 +63,15 @@ class _Bed:
     def __init__(self, plan: Plan, dataset: str, model: str, seed: int) -> None:
         self.plan = plan
         self.flips = DATASETS[dataset].flips if dataset in DATASETS else True
-        self.trainer = self._suited(methods.parse(plan.trainer, "trainer"), plan.trainer)
-        self.place = {"dataset": dataset, "images": plan.images, "model": model, "trainer": to_spec(self.trainer), "seed": seed}
+        spec = plan.trainers.get(dataset, plan.trainer)
+        self.trainer = self._suited(methods.parse(spec, "trainer"), spec)
+        self.place: dict[str, Any] = {
+            "dataset": dataset,
+            "images": plan.images,
+            "model": model,
+            "trainer": to_spec(self.trainer),
+            "seed": seed,
+        }
         if plan.size is not None:  # left out where it says nothing, so that older keys stay
             self.place["size"] = list(plan.size)
         if dataset not in DATASETS:

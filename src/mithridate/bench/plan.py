@@ -57,6 +57,7 @@ class Plan:
         threats: triggers, planters and evasions; the clean twin is always added.
         defenses: trainers, screens, detectors, inspectors and repairs; `neural_cleanse+aft` gives a repair an inspector's verdict.
         trainer: what victims are trained by.
+        trainers: data set -> trainer in place of that, such as one of more epochs for a smaller set.
         rates: poison rates.
         seeds: of everything random; each seed is a full repetition.
         images: how many training images are used; None for all.
@@ -74,6 +75,7 @@ class Plan:
     threats: tuple[Threat, ...]
     defenses: tuple[str, ...]
     trainer: str = "plain"
+    trainers: Mapping[str, str] = field(default_factory=dict)
     rates: tuple[float, ...] = (0.1, 0.05)
     seeds: tuple[int, ...] = (0,)
     images: int | None = None
@@ -88,6 +90,9 @@ class Plan:
         for name in ("datasets", "models", "threats", "defenses", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must hold at least one entry, got none")
+        for dataset in self.trainers:
+            if dataset not in self.datasets:
+                raise ValueError(f"trainers must name data sets among {', '.join(self.datasets)}, got {dataset!r}")
         for rule in self.waived:
             if rule not in RULES:
                 raise ValueError(f"waived must name rules among {', '.join(RULES)}, got {rule!r}")
