@@ -57,6 +57,7 @@ OVERRIDES = {  # digits are smaller and cruder than what the defaults are made f
     "torchattacks": "eps=0.1,options=alpha=0.025",
     "trojan_nn": "surrogate_epochs=2,samples=200,steps=20",
     "uap": "eps=0.2,epochs=30",
+    "unified": "detectors=kde,lid,folds=2",
     "wanet_noise": "epochs=40,batch_size=50,lr=0.03,pad=0,precision=fp32,strength=1.5,rate=0.2,cross_ratio=1",
 }
 

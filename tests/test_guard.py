@@ -14,16 +14,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mithridate import roles
+from mithridate.analysis.fusion import RULES
 from mithridate.calibrate import p_values
-from mithridate.crossfit import cross_scores
+from mithridate.crossfit import cross_scores, score_all
 from mithridate.data import Samples
 from mithridate.defenses.detectors.kde import KDE
+from mithridate.defenses.detectors.unified import Unified
 from mithridate.errors import BadFile, MithridateError
 from mithridate.files import sha256
 from mithridate.guard import Guard
 from mithridate.nn.modes import predict
 from mithridate.nn.scorers import TraceScorer
 from mithridate.nn.taps import Trace
+from mithridate.spec import parse
 
 
 class Counting(nn.Module):
@@ -74,7 +77,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(roles.REGISTRY, entry.name, entry)
 
 
-DETECTORS = {"one": [KDE()], "two": [KDE(), Bright()]}
+DETECTORS = {"one": [KDE()], "two": [KDE(), Bright()], "unified": [Unified(detectors=("kde:layer=fc1", "kde"), folds=2)]}
 either = pytest.mark.parametrize("detectors", DETECTORS.values(), ids=DETECTORS.keys())
 
 
@@ -92,6 +95,33 @@ def test_flags_p_values_and_thresholds_agree(detectors: list[roles.Detector]) ->
     assert torch.equal(answer.flagged, answer.p_values <= 0.05 + 1e-9), "refused exactly where the p-value is at most the rate"
     tails = torch.stack([p_values(answer.scores[s], c.detach()) for s, c in zip(guard.specs, guard.calibration, strict=True)])
     torch.testing.assert_close(answer.p_values, (len(detectors) * tails.min(0).values).clamp(max=1))
+    assert torch.equal(torch.stack(list(answer.tails.values())), tails)
+
+
+@either
+def test_flagged_inputs_come_with_a_reason_in_words(detectors: list[roles.Detector]) -> None:
+    guard = Guard.fit(Counting(), detectors, clean(300), fpr=0.05)
+    answer = guard.answer(torch.rand(100, 1, 4, 4, generator=torch.Generator().manual_seed(2)))
+    assert [bool(reason) for reason in answer.reasons] == answer.flagged.tolist()
+    shown = answer.members[guard.specs[0]] or answer.tails
+    assert set(shown) == ({"kde:layer=fc1", "kde"} if isinstance(detectors[0], Unified) else set(guard.specs))
+    for i in answer.flagged.nonzero()[:, 0].tolist():
+        name = min(shown, key=lambda name: float(shown[name][i]))
+        rate = round(1 / float(shown[name][i]))
+        assert answer.reasons[i].startswith(f"at most 1 in {rate:,} clean inputs is as unusual to {name}")
+        assert rate <= 301, "no more than the clean inputs support"
+        others = [other for other in shown if other != name and float(shown[other][i]) <= 0.05]
+        assert all(f", 1 in {round(1 / float(shown[other][i])):,} to {other}" in answer.reasons[i] for other in others)
+
+
+def test_p_values_of_the_members_of_a_unified_detector_are_seen() -> None:
+    model, known, suspects = Counting(), clean(150), clean(80, seed=1)
+    guard = Guard.fit(model, DETECTORS["unified"], known, fpr=0.05)
+    (members,) = guard.answer(suspects, batch_size=30).members.values()
+    for spec, told in members.items():
+        scores = score_all(parse(spec).fit(model, known), suspects, torch.device("cpu"))
+        alone = p_values(scores, cross_scores(parse(spec), model, known, folds=2))
+        assert float((told - alone).abs().max()) <= 1 / 151 + 1e-6
 
 
 @either
@@ -249,6 +279,35 @@ def test_a_state_that_was_made_up_is_refused(saved: Path, name: str) -> None:
         Guard.load(saved, Counting())
 
 
+MEMBERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]] = {
+    "no bank": lambda state: {k: v for k, v in state.items() if not k.endswith("scorers.1.bank")},
+    "no text": lambda state: {k: v for k, v in state.items() if not k.endswith("about")},
+    "a letter changed": lambda state: retold(state, b"kde:", b"kdf:"),
+    "a layer changed": lambda state: retold(state, b'["fc1"]', b'["fc9"]'),
+    "cut text": lambda state: retold(state, b"}", b""),
+    "text as numbers": lambda state: state | {"0.buffer.about": state["0.buffer.about"].float()},
+    "no scores": lambda state: state | {"0.buffer.clean": torch.zeros(0)},
+}
+
+
+def retold(state: dict[str, Tensor], old: bytes, new: bytes) -> dict[str, Tensor]:
+    before = bytes(state["0.buffer.about"].tolist())
+    assert old in before
+    return state | {"0.buffer.about": torch.tensor(list(before.replace(old, new)), dtype=torch.uint8)}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_members_that_were_made_up_are_refused(tmp_path: Path, name: str) -> None:
+    Guard.fit(Counting(), DETECTORS["unified"], clean(60), fpr=0.05).save(tmp_path)
+    path = tmp_path / "guard.safetensors"
+    old = sha256(path)
+    save_file(MEMBERS[name](load_file(path)), path)
+    rewrite(tmp_path, lambda text: text.replace(old, sha256(path)))
+    with pytest.raises(BadFile, match="not a guard of this model") as error:
+        Guard.load(tmp_path, Counting())
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut", "one bit", "other guard"])
 def test_damaged_weights_are_refused(saved: Path, damage: str) -> None:
     path = saved / "guard.safetensors"
@@ -271,3 +330,64 @@ def test_damaged_weights_are_refused(saved: Path, damage: str) -> None:
 def test_a_guard_of_another_model_is_refused(saved: Path) -> None:
     with pytest.raises(BadFile, match=r"not a guard of this model: .*fc2@input"):
         Guard.load(saved, nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
+
+
+class Plain(nn.Module):
+    """A convolutional net without anything that cannot be exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.conv, self.norm, self.drop, self.fc2 = nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.drop(torch.relu(self.norm(self.conv(x))).mean((2, 3))))
+
+
+@pytest.mark.parametrize(
+    "detectors", [[KDE(), Bright()], *([Unified(detectors=("kde:layer=conv", "kde"), rule=rule, folds=2)] for rule in RULES)]
+)
+def test_the_exported_program_gives_the_same_answers(tmp_path: Path, detectors: list[roles.Detector]) -> None:
+    model = Plain().train()
+    known = clean(200)
+    guard = Guard.fit(model, detectors, Samples(known.images, predict(model, known).argmax(1)), fpr=0.05)
+    guard.export(tmp_path / "guard.pt2", known.images[:3])
+    assert model.training and all(parameter.requires_grad for parameter in model.parameters())
+    program = torch.export.load(tmp_path / "guard.pt2").module()
+    suspects = torch.cat([clean(65, seed=1).images, torch.rand(65, 1, 4, 4, generator=torch.Generator().manual_seed(2))])
+    for images in (suspects, suspects[:1], suspects[63:66]):
+        told, answer = program(images), guard.answer(images)
+        assert torch.equal(told["flagged"], answer.flagged) and torch.equal(told["predicted"], answer.predicted)
+        torch.testing.assert_close(told["logits"].detach(), answer.logits)
+        torch.testing.assert_close(told["scores"].detach(), torch.stack(list(answer.scores.values()), 1))
+    assert 0 < int(program(suspects)["flagged"].sum()) < 130
+    assert bool(program(torch.full((1, 1, 4, 4), torch.nan))["flagged"]), "what is not a number is not believed"
+
+
+class HostScorer(BrightScorer):
+    """Decides on the host, where an exported program cannot follow."""
+
+    def score(self, seen: Trace) -> Tensor:
+        return super().score(seen) if float(seen.images.mean()) > 0 else self.level.expand(len(seen.images))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host(Bright):
+    """A detector that cannot be exported."""
+
+    def fit(self, model: nn.Module, samples: Samples, *, seed: int = 0, progress: roles.Progress = roles.silent) -> BrightScorer:
+        return HostScorer(model, (), {"level": samples.images.mean()})
+
+
+def test_what_cannot_be_exported_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = Bright.__module__.rpartition(".")[2]
+    with pytest.raises(ValueError, match=rf"^{name} cannot be exported: ") as error:
+        Guard.fit(Plain(), [KDE(), Host()], clean(200), fpr=0.05).export(tmp_path / "guard.pt2", clean(3).images)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="^the model cannot be exported: "):
+        Guard.fit(Counting(), [KDE()], clean(200), fpr=0.05).export(tmp_path / "guard.pt2", clean(3).images)
+    with pytest.raises(ValueError, match="images must hold at least 2, so that their number stays open, got 1"):
+        Guard.fit(Plain(), [KDE()], clean(200), fpr=0.05).export(tmp_path / "guard.pt2", clean(1).images)
+    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr() == ("", "")

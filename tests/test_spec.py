@@ -64,6 +64,25 @@ def test_every_spelling_gives_the_method_back(method: Sample) -> None:
         assert parse(with_flags(NAME, flags, "d")) == method
 
 
+NESTED = st.recursive(WORDS.filter(lambda word: word == word.strip()), lambda inner: st.lists(inner, min_size=1).map(
+    lambda words: to_spec(Sample(layers=tuple(words)))
+), max_leaves=6)  # fmt: skip
+
+
+@given(st.lists(NESTED).map(tuple))
+def test_specifications_may_hold_specifications(layers: tuple[str, ...]) -> None:
+    method = Sample(layers=layers, count=4, limit=0.5)
+    assert parse(to_spec(method)) == method
+    assert from_dict(to_dict(method)) == method
+
+
+def test_nested_specifications_need_brackets_for_their_commas_only() -> None:
+    assert parse(f"{NAME}:layers=a,kde:least=3,count=4") == Sample(layers=("a", "kde:least=3"), count=4)
+    assert parse(f"{NAME}:layers=[kde:least=3,layer=fc],a,count=4") == Sample(layers=("kde:least=3,layer=fc", "a"), count=4)
+    assert to_spec(Sample(layers=("kde:least=3,layer=fc", "a"))) == f"{NAME}:layers=[kde:least=3,layer=fc],a"
+    assert parse(f"{NAME}:layers=[a]") == parse(f"{NAME}:layers=a")
+
+
 @given(METHODS.filter(lambda m: -(2**63) <= m.count < 2**63 and all(-(2**63) <= n < 2**63 for n in m.sizes)))
 def test_toml_holds_a_method(method: Sample) -> None:
     assert from_dict(tomllib.loads(tomli_w.dumps(to_dict(method)))) == method

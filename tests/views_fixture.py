@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mithridate.data import Samples
 from mithridate.views.analysis import Analysis, Depth, Gap, Kind, Level, Measure, Population
 
 NAMES: dict[str, Kind] = {"clean images": "benign", "pgd:eps=0.03": "adversarial", "<b>badnets</b>": "backdoor"}
@@ -21,10 +20,10 @@ def analysis(count: int = 120) -> Analysis:
 
     labels = torch.arange(count) % 10
     images = torch.rand(count, 1, 8, 8, generator=generator)
-    populations = tuple(Population(name, kind, Samples(images, labels), count + i) for i, (name, kind) in enumerate(NAMES.items()))
+    populations = tuple(Population(name, kind, images, labels, count + i) for i, (name, kind) in enumerate(NAMES.items()))
     predicted = {name: labels if i == 0 else torch.zeros_like(labels) for i, name in enumerate(NAMES)}
     levels = tuple(
-        Level(s, s == 1.0, 1 - 0.3 * s, {n: (0.3 * s + (0.0, 0.4, -0.2)[i] * s + 0.05 * noise(count)).clamp(0, 1) for i, n in enumerate(NAMES)})
+        Level(s, s == 1.0, {n: (0.3 * s + (0.0, 0.4, -0.2)[i] * s + 0.05 * noise(count)).clamp(0, 1) for i, n in enumerate(NAMES)})
         for s in (0.25, 0.5, 1.0)
     )
     depths = tuple(
@@ -34,7 +33,8 @@ def analysis(count: int = 120) -> Analysis:
     density = Measure("feature space", "log density", "lower is stranger", {n: -3.0 * i + noise(count) for i, n in enumerate(NAMES)})
     rate = Measure("sensitivity", "label-change rate", "", dict(levels[-1].rates))
     names = list(NAMES)
-    gaps = tuple(
-        Gap(each.view, each.name, names[0], other, 0.9, 0.5, 0.005) for each in (rate, density) for other in names[1:]
-    ) + (Gap("activation space", "block2", names[0], names[1], None, 0.25, 0.2),)
-    return Analysis("net.safetensors on digits", populations, levels, depths, predicted, (rate, density), gaps, tuple(map(str, range(10))))
+    gaps = [Gap(each.view, each.name, names[0], other, 0.9, 0.5, 0.005) for each in (rate, density) for other in names[1:]]
+    gaps.append(Gap("activation space", "block2", names[0], names[1], None, 0.25, 0.2))
+    return Analysis(
+        "net.safetensors on digits", populations, levels, depths, predicted, (rate, density), tuple(gaps), tuple(map(str, range(10)))
+    )

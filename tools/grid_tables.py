@@ -50,7 +50,8 @@ def _summed(defense: Defense, place: tuple[str, ...], judged: Sequence[Row]) -> 
     if not groups:
         return "-", "-", _cell(clean)
     worst = min(groups, key=lambda threat: _merit(groups[threat]))
-    return f"{_average(defense, list(groups.values()))} (n = {len(groups)})", f"{_cell(groups[worst])} ({' '.join(_named(worst))})", _cell(clean)
+    mean, lowest = _average(defense, list(groups.values())), f"{_cell(groups[worst])} ({' '.join(_named(worst))})"
+    return f"{mean} (n = {len(groups)})", lowest, _cell(clean)
 
 
 def _merit(cards: Sequence[Row]) -> float:

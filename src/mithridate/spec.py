@@ -32,7 +32,8 @@ def parse(text: str, role: Role | None = None) -> Any:
     """The method that a specification such as `kde:bandwidth=0.5,layer=fc` describes.
 
     Args:
-        text: `name` or `name:field=value,field=value`.
+        text: `name` or `name:field=value,field=value`; a value that is a list of specifications has those with commas in
+            square brackets, as in `unified:detectors=lid,[kde:layer=fc,bandwidth=0.5]`.
         role: the role it must play, if it matters.
 
     Raises:
@@ -132,14 +133,32 @@ def with_flags(text: str, flags: Iterable[str], prefix: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Split at commas that start a new `field=`; other commas belong to a tuple's value."""
+    """Split at commas that start a new `field=`; other commas belong to a tuple's value, and so does `name:field=`."""
     parts: list[str] = []
-    for piece in text.split(","):
-        if "=" in piece or not parts:
+    for piece in _pieces(text):
+        if not parts or ("=" in piece and not set(":[") & set(piece.partition("=")[0])):
             parts.append(piece)
         else:
             parts[-1] += f",{piece}"
     return parts
+
+
+def _pieces(text: str) -> list[str]:
+    """Split at the commas that stand in no square brackets."""
+    pieces, depth = [""], 0
+    for character in text:
+        depth = max(0, depth + (character == "[") - (character == "]"))
+        if character == "," and not depth:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return pieces
+
+
+def _bare(item: str) -> str:
+    """An item of a tuple without the brackets that hold its commas together."""
+    item = item.strip()
+    return item[1:-1] if item.startswith("[") and item.endswith("]") else item
 
 
 def _hint(name: str, known: list[str]) -> str:
@@ -149,7 +168,7 @@ def _hint(name: str, known: list[str]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
-        return ",".join(_text(v) for v in value)
+        return ",".join(f"[{v}]" if isinstance(v, str) and set("=,[") & set(v) else _text(v) for v in value)
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
@@ -165,7 +184,7 @@ def _convert(value: Any, hint: Any) -> Any:
             return None
         return _convert(value, next(a for a in args if a is not type(None)))
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
+        items = map(_bare, _pieces(value)) if isinstance(value, str) else value
         return tuple(_convert(item, args[0]) for item in items if item != "")
     if origin is Literal:
         if value not in args:

@@ -24,10 +24,11 @@ def log_density(points: Tensor, bank: Tensor, bandwidth: float | Tensor, member:
     """
     if points.ndim != 2 or bank.ndim != 2 or points.shape[1] != bank.shape[1] or not len(bank):
         raise ValueError(f"points and bank must have shapes (m, d) and (n, d), got {tuple(points.shape)} and {tuple(bank.shape)}")
-    width = torch.as_tensor(bandwidth, dtype=points.dtype, device=points.device).expand(len(points))
-    if not bool((width > 0).all()):
+    width = torch.as_tensor(bandwidth, dtype=points.dtype, device=points.device).expand(points.shape[0])
+    known = not torch.compiler.is_compiling()  # while a program is exported, no values are
+    if known and not bool((width > 0).all()):
         raise ValueError(f"bandwidth must be positive, got {float(width.min()):g}")
-    if member is not None and not bool(member.any(1).all()):
+    if known and member is not None and not bool(member.any(1).all()):
         raise ValueError("member must hold at least one True in every row, got a row without")
     exponents = square_distances(points, bank) / (-2 * width[:, None].square())
     if member is not None:

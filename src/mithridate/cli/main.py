@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 
+from mithridate.cli.analyse import analyse
 from mithridate.cli.audit import audit
 from mithridate.cli.bench import bench
 from mithridate.cli.flags import take
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(audit)
 app.command()(infect)
 app.command()(show)
+app.command()(analyse)
 app.command("list")(methods)
 app.command()(report)
 app.add_typer(bench, name="bench")

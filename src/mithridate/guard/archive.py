@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import tomli_w
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from mithridate.calibrate import threshold
 from mithridate.errors import BadFile
 from mithridate.files import sha256, write_atomic
-from mithridate.nn.scorers import TraceScorer
-from mithridate.nn.taps import tapped
+from mithridate.nn.scorers import TraceScorer, rebuild
 from mithridate.nn.vault import load_state, save_weights
 from mithridate.spec import parse
 
@@ -57,13 +56,8 @@ def _rebuild(
 ) -> tuple[dict[str, TraceScorer], dict[str, Tensor], float]:
     fpr, scorers, calibration = float(about["fpr"]), {}, {}
     for i, entry in enumerate(about["detectors"]):
-        made: type[TraceScorer] = parse(entry["spec"], "detector").scorer
         buffers = {k.removeprefix(f"{i}.buffer."): v for k, v in state.items() if k.startswith(f"{i}.buffer.")}
-        missing = [name for name, hint in get_type_hints(made).items() if hint is Tensor and name not in buffers]
-        if missing:
-            raise ValueError(f"detector {entry['spec']!r} lacks {', '.join(missing)}")
-        with tapped(model, entry["layers"]):  # complains about layers that the model does not have
-            scorers[entry["spec"]] = made(model, entry["layers"], buffers)
+        scorers[entry["spec"]] = rebuild(parse(entry["spec"], "detector").scorer, model, entry["layers"], buffers)
         calibration[entry["spec"]] = state[f"{i}.calibration"]
         threshold(state[f"{i}.calibration"], fpr / len(about["detectors"]))
     return scorers, calibration, fpr

@@ -61,7 +61,7 @@ class Guarded(nn.Module):
             ValueError: a model that does not return finite logits.
         """
         seen = trace(self, images, [_inside(layer) for layer in self.layers])
-        return Trace(images, seen.logits, dict(zip(self.layers, seen.activations.values(), strict=True)))
+        return Trace(images, seen.logits, {layer: seen.activations[_inside(layer)] for layer in self.layers})
 
     def excess(self, seen: Trace) -> Tensor:
         """How far (n,) the scores of what was seen lie above their thresholds, at worst; detected where positive.

@@ -130,6 +130,15 @@ def _lenet(classes: int, channels: int, size: int) -> nn.Module:
     )
 
 
+def _jin_cnn(classes: int, channels: int, size: int) -> nn.Module:
+    """Two convolutions and two dense layers, as Jin et al. 2020 use on MNIST (from their released code)."""
+    return nn.Sequential(
+        *(nn.Conv2d(channels, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(16 * (size // 4) ** 2, 512), nn.ReLU(), nn.Linear(512, classes)),
+    )
+
+
 def _gtsrb_cnn(classes: int, channels: int, size: int) -> nn.Module:
     """Six convolutions in three stages and a dense layer, as Neural Cleanse and its followers use on GTSRB."""
     layers: list[nn.Module] = []
@@ -144,6 +153,7 @@ def _gtsrb_cnn(classes: int, channels: int, size: int) -> nn.Module:
 
 MODELS: dict[str, Build] = {
     "lenet": _lenet,
+    "jin_cnn": _jin_cnn,
     "gtsrb_cnn": _gtsrb_cnn,
     "wrn_16_1": _wide(16, 1),
     "wrn_16_2": _wide(16, 2),

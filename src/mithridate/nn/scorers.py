@@ -7,11 +7,11 @@ its layers and its buffers. The model is referenced, not copied, and not part of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import get_type_hints
 
 from torch import Tensor, nn
 
-from mithridate.nn.taps import Trace, trace
+from mithridate.nn.taps import Trace, tapped, trace
 
 
 class TraceScorer(nn.Module):
@@ -23,7 +23,7 @@ class TraceScorer(nn.Module):
         buffers: the fitted state, tensors of any shape.
     """
 
-    differentiable: ClassVar[bool] = True
+    differentiable: bool = True
     model: nn.Module
 
     def __init__(self, model: nn.Module, layers: Sequence[str], buffers: Mapping[str, Tensor]) -> None:
@@ -31,7 +31,7 @@ class TraceScorer(nn.Module):
         object.__setattr__(self, "model", model)
         self.layers = tuple(layers)
         for name, value in buffers.items():
-            self.register_buffer(name, value)
+            self.register_buffer(name, value.contiguous())  # a view would be saved with all that it is a view of
 
     def forward(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> scores (n,), higher = more malicious."""
@@ -40,3 +40,20 @@ class TraceScorer(nn.Module):
     def score(self, seen: Trace) -> Tensor:
         """Scores (n,) from a trace that holds this scorer's layers."""
         raise NotImplementedError
+
+    def explained(self, seen: Trace) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scores (n,), and by name the p-values (n,) of the scorers that this one is made of; most are made of none."""
+        return self.score(seen), {}
+
+
+def rebuild(made: type[TraceScorer], model: nn.Module, layers: Sequence[str], buffers: Mapping[str, Tensor]) -> TraceScorer:
+    """A scorer again, from its class, its model, its layers and its buffers, which may come from anyone's file.
+
+    Raises:
+        ValueError: a buffer is missing, or the model lacks a layer.
+    """
+    missing = [name for name, hint in get_type_hints(made).items() if hint is Tensor and name not in buffers]
+    if missing:
+        raise ValueError(f"{made.__name__} lacks {', '.join(missing)}")
+    with tapped(model, layers):  # complains about layers that the model does not have
+        return made(model, layers, buffers)

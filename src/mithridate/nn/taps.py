@@ -102,7 +102,7 @@ def trace(model: nn.Module, images: Tensor, layers: Sequence[str] = ()) -> Trace
         ValueError: an unknown layer or one that does not run, or a model that does not return finite logits.
     """
     with evaluating(model), tapped(model, layers) as taken:
-        logits = check_logits(model(images), len(images))
+        logits = check_logits(model(images), images.shape[0])  # len() would fix the batch size of an exported program
     for layer in layers:
         if layer not in taken:
             raise ValueError(f"layer {layer!r} did not run in a forward pass of the model")

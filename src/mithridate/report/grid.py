@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
 from collections import Counter
@@ -20,14 +19,14 @@ from mithridate.report.grid_labels import claims, short, threats
 from mithridate.report.grid_measures import measures
 from mithridate.report.grid_published import Published, beside
 from mithridate.report.grid_rows import PLACE, STATUSES, Cards, Row, cards, distinct
-from mithridate.report.html import environment
+from mithridate.report.html import environment, permitted
 from mithridate.report.words import plural
 
 HERE = Path(__file__).parent
 SCRIPTS = (  # one after another, in one module
     "charts.js", "grid_data.js", "grid_state.js", "grid_stats.js", "grid_show.js", "grid_pen.js", "grid_map.js", "grid_pointer.js",
-    "grid_charts.js", "grid_tradeoff.js", "grid_numbers.js", "grid_panel.js", "grid_table.js", "grid_sheets.js", "grid_standings.js", "grid_method.js",
-    "grid.js",
+    "grid_charts.js", "grid_tradeoff.js", "grid_numbers.js", "grid_panel.js", "grid_table.js", "grid_sheets.js",
+    "grid_standings.js", "grid_method.js", "grid.js",
 )  # fmt: skip
 ECHARTS = HERE / "vendor" / "echarts.common.min.js"
 CURVES = 2000  # cards whose curves are in the page
@@ -102,7 +101,7 @@ def render(grid: Grid) -> Page:
             charts=Markup(compress(charts)),
             script=Markup(script),
             style=Markup(style),
-            hashes={"script": [_hash(script.encode()), _hash(charts)], "style": _hash(style.encode())},
+            hashes={"script": [permitted(script.encode()), permitted(charts)], "style": permitted(style.encode())},
         )
     )
     return Page(html, counts, found.older, found.unplanned)
@@ -192,7 +191,3 @@ def _told(values: Any) -> str:
     """Different values, the most frequent first, with how many cards each has where there are several."""
     counts = Counter(str(value) for value in values if value).most_common()
     return counts[0][0] if len(counts) == 1 else ", ".join(f"{value} ({count:,} cards)" for value, count in counts)
-
-
-def _hash(data: bytes) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(data).digest()).decode()}'"

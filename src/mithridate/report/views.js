@@ -75,9 +75,10 @@ function drawSensitivity(section) {
   slider.value = Math.max(0, data.levels.findIndex((level) => level.chosen));
   const chart = new Chart(section.querySelector(".plot"), () => histogram("label-change rate", data.levels[slider.value].rates, [0, 1]));
   const say = () => {
-    const { level, accuracy, chosen } = data.levels[slider.value];
+    const { level, rates, chosen } = data.levels[slider.value];
+    const changed = (100 * rates[0].reduce((sum, rate) => sum + rate, 0)) / rates[0].length;
     const own = chosen ? "; the strength that the detector chooses on clean images" : "";
-    told.textContent = `${level} standard deviations of the weights; the copies' clean accuracy is ${(100 * accuracy).toFixed(1)} %${own}`;
+    told.textContent = `${level} standard deviations of the weights: the copies change ${changed.toFixed(1)} % of the clean answers${own}`;
   };
   slider.addEventListener("input", () => {
     say();

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +11,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from mithridate.report.grid_columns import compress
-from mithridate.report.html import environment
+from mithridate.report.html import environment, permitted
 from mithridate.views.analysis import Analysis, Depth, Gap
 
 HERE = Path(__file__).parent
@@ -41,7 +39,7 @@ def render(analysis: Analysis) -> str:
             charts=Markup(compress(charts)),
             script=Markup(script),
             style=Markup(style),
-            hashes={"script": [_hash(script.encode()), _hash(charts)], "style": _hash(style.encode())},
+            hashes={"script": [permitted(script.encode()), permitted(charts)], "style": permitted(style.encode())},
         )
     )
 
@@ -65,13 +63,13 @@ def _data(analysis: Analysis) -> str:
         "populations": [{"name": each.name, "kind": each.kind} for each in analysis.populations],
         "classes": analysis.classes,
         "levels": [
-            {"level": level.level, "chosen": level.chosen, "accuracy": level.accuracy, "rates": _columns(level.rates, names)}
+            {"level": float(f"{level.level:.3g}"), "chosen": level.chosen, "rates": _columns(level.rates, names)}
             for level in analysis.levels
         ],
         "path": [{"layer": depth.layer, "shares": [_shares(analysis, depth, name) for name in names]} for depth in analysis.depths],
         "planes": [{"layer": depth.layer, "points": _columns(depth.points, names)} for depth in analysis.depths],
         "predicted": _columns(analysis.predicted, names),
-        "labels": [each.samples.labels[:DRAWN].tolist() for each in analysis.populations],
+        "labels": [each.labels[:DRAWN].tolist() for each in analysis.populations],
         "measures": [
             {"view": each.view, "name": each.name, "note": each.note, "values": _columns(each.values, names)} for each in analysis.measures
         ],
@@ -91,12 +89,8 @@ def _rounded(value: Any) -> Any:
 
 def _shares(analysis: Analysis, depth: Depth, name: str) -> list[float]:
     """Shares of a population whose neighbors in a layer are of its true class, of the class that the model ends with, or of neither."""
-    truth = next(each.samples.labels for each in analysis.populations if each.name == name).cpu()
+    truth = next(each.labels for each in analysis.populations if each.name == name)
     here, end = depth.classes[name], analysis.predicted[name]
     final = here == end
     true = (here == truth) & ~final
     return [float(share.float().mean()) for share in (final, true, ~final & ~true)]
-
-
-def _hash(data: bytes) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(data).digest()).decode()}'"

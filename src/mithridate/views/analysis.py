@@ -8,8 +8,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from mithridate.data import Samples
-
 Kind = Literal["benign", "adversarial", "backdoor", "suspect"]
 
 
@@ -20,13 +18,15 @@ class Population:
     Attributes:
         name: for the reader, such as `pgd:eps=0.03`.
         kind: what they are; `suspect` where nobody knows.
-        samples: n images, with the classes that they truly are of (-1 where nobody knows).
+        images: (n, c, h, w); uint8, or float in [0, 1].
+        labels: (n,) classes that they truly are of; -1 where nobody knows.
         tried: how many inputs were made; only those that reach their goal are kept.
     """
 
     name: str
     kind: Kind
-    samples: Samples
+    images: Tensor
+    labels: Tensor
     tried: int
 
 
@@ -37,13 +37,11 @@ class Level:
     Attributes:
         level: the strength, in standard deviations of the weights.
         chosen: whether the detector itself would take it, by clean images alone.
-        accuracy: mean clean accuracy of the mutants, in [0, 1].
         rates: population -> (n,) share of mutants that give another class than the model, in [0, 1].
     """
 
     level: float
     chosen: bool
-    accuracy: float
     rates: Mapping[str, Tensor]
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mithridate.analysis.density import best_bandwidth, leave_one_out, log_density
+from mithridate.analysis.reference import representatives
 from mithridate.checks import within
 from mithridate.data import Samples
 from mithridate.nn.modes import device_of
@@ -93,11 +94,8 @@ class KDE:
         layer = self.layer or last_hidden(model, clean.images[:1])
         seen = trace_all(model, clean, (layer,))
         classes = seen.logits.shape[1]
-        labels, bank = clean.labels.cpu(), seen.activations[layer]
-        if int(labels.max()) >= classes:
-            raise ValueError(f"labels must lie in [0, {classes}), as many as the model has logits, got {int(labels.max())}")
-        member = labels == torch.arange(classes)[:, None]
-        member |= (member.sum(1) < self.least)[:, None]
+        bank = seen.activations[layer]
+        member = representatives(clean.labels.cpu(), classes, self.least)
         rows = []
         for label in range(classes):
             rows.append(self._describe(bank[member[label]], bank))
