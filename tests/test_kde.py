@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import KernelDensity
-from torch import Tensor, nn
+from torch import Tensor
 
 from mithridate.analysis.density import best_bandwidth, leave_one_out, log_density, square_distances
 from mithridate.data import Samples
 from mithridate.defenses.detectors.kde import KDE
 from mithridate.metrics import auroc
+from splitting import Split
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -71,21 +72,6 @@ def test_bad_banks_are_named() -> None:
         best_bandwidth(draw(1, 3))
     with pytest.raises(ValueError, match="samples that differ, got 5"):
         best_bandwidth(torch.ones(5, 3))
-
-
-class Split(nn.Module):
-    """Features are the pixels; class 1 where the first pixel is bright."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flat, self.head = nn.Flatten(), nn.Linear(16, 2)
-        with torch.no_grad():
-            self.head.weight.zero_()
-            self.head.weight[1, 0], self.head.bias[1] = 20.0, -10.0
-            self.head.bias[0] = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.flat(x))
 
 
 def two_classes(count: int, seed: int) -> Samples:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mithridate.analysis.dimensionality import local_dimension, log_dimension
 from mithridate.analysis.perturbed import adversarial_and_noisy
@@ -18,6 +18,7 @@ from mithridate.metrics import auroc
 from mithridate.nn.ascent import Budget
 from mithridate.nn.modes import predict
 from mithridate.nn.taps import trace_all
+from splitting import Split
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -90,21 +91,6 @@ def test_small_classes_are_represented_by_all() -> None:
     assert found.tolist() == [[True, True, True, False], [True] * 4, [True] * 4]
     with pytest.raises(ValueError, match=r"labels must lie in \[0, 1\), as many as the model has logits, got 1"):
         representatives(torch.tensor([0, 1]), 1, 2)
-
-
-class Split(nn.Module):
-    """Features are 15 of 16 pixels; class 1 where the first pixel is bright."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flat, self.head = nn.Flatten(), nn.Linear(16, 2)
-        with torch.no_grad():
-            self.head.weight.zero_()
-            self.head.weight[1, 0], self.head.bias[1] = 20.0, -10.0
-            self.head.bias[0] = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.flat(x))
 
 
 def two_classes(count: int, seed: int) -> Samples:
