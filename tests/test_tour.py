@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from mithridate.methods import find
 from mithridate.roles import REGISTRY
 
 PAGE = Path(__file__).parents[1] / "docs" / "tour.md"
@@ -26,6 +27,18 @@ def test_the_page_on_attacks_runs_as_printed(capsys: pytest.CaptureFixture[str])
     unseen = {name: int(share) for name, share in re.findall(r"^(\S+) fooled \d+%, fooled unseen (\d+)%$", shown, flags=re.MULTILINE)}
     plain, hiding = (next(share for name, share in unseen.items() if name.startswith(kind)) for kind in ("pgd", "detector_pgd"))
     assert hiding > plain
+
+
+def test_the_page_on_detectors_runs_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (PAGE.parent / "detectors.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)
+    assert set(named) == {entry.name for entry in find("*", "detector")}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(block, "detectors.md", "exec"), {})
+    first, second = capsys.readouterr().out.splitlines()
+    flagged = re.fullmatch(r"Answer\((\d+) of (\d+) inputs flagged\)", first)
+    assert flagged is not None and int(flagged[1]) > 0.5 * int(flagged[2])
+    assert "clean inputs is as unusual to" in second
 
 
 def test_the_tour_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
