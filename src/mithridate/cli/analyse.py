@@ -74,8 +74,14 @@ def _analysis(
     if truth is not None:
         found.append(make.triggered(subject.model, infect.read_key(truth), shown))
     found += [make.suspected(name, inputs[:count]) for name, inputs in strange]
-    title = Path(subject.loading.source).name if subject.loading else "model"
-    return compute(title, subject.model, reference, found, seed=seed, progress=progress)
+    return compute(
+        "/".join(Path(subject.loading.source).parts[-2:]) if subject.loading else "model",
+        subject.model,
+        reference,
+        found,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def _lines(made: Analysis) -> list[str]:

@@ -104,12 +104,12 @@ function route(i) {
   const tones = [color(HUES[i % HUES.length]), color("calm"), color("rail")];
   const layers = data.path.map(({ layer }) => layer);
   const base = axes(
-    { type: "category", data: layers, axisLabel: { color: color("soft"), fontSize: 11, interval: 0, rotate: 30 } },
+    { type: "category", data: layers, axisLabel: { color: color("soft"), fontSize: 10, interval: 0, rotate: 40, width: 110, overflow: "truncate" } },
     { min: 0, max: 100, axisLabel: { color: color("soft"), formatter: "{value} %" } },
   );
   return {
     ...base,
-    grid: { left: 52, right: 12, top: 42, bottom: 62 },
+    grid: { left: 52, right: 12, top: 42, bottom: 84 },
     legend: { top: 2, left: 0, textStyle: { color: color("soft"), fontSize: 11 }, itemWidth: 14, data: ROUTE },
     tooltip: tooltip({ trigger: "axis", valueFormatter: (value) => `${value.toFixed(1)} %` }),
     series: ROUTE.map((name, k) => ({

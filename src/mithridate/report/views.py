@@ -30,11 +30,8 @@ def render(analysis: Analysis) -> str:
         .get_template("views.html.j2")
         .render(
             a=analysis,
-            views=VIEWS,
             pairs=_pairs(analysis),
             rows=_rows(analysis),
-            notes={(each.view, each.name): each.note for each in analysis.measures},
-            chosen=next((level.level for level in analysis.levels if level.chosen), None),
             data=Markup(_data(analysis)),
             charts=Markup(compress(charts)),
             script=Markup(script),
@@ -51,7 +48,7 @@ def _pairs(analysis: Analysis) -> list[tuple[str, str]]:
 def _rows(analysis: Analysis) -> dict[tuple[str, str], dict[tuple[str, str], Gap]]:
     """View and measure -> pair of populations -> how far apart."""
     rows: dict[tuple[str, str], dict[tuple[str, str], Gap]] = {}
-    for gap in analysis.gaps:
+    for gap in sorted(analysis.gaps, key=lambda gap: VIEWS.index(gap.view)):
         rows.setdefault((gap.view, gap.name), {})[gap.first, gap.second] = gap
     return rows
 
