@@ -26,6 +26,7 @@ from mithridate.card import Card
 from mithridate.cli.main import main
 from mithridate.errors import BadFile, BadSpec
 from mithridate.report import grid as pages
+from mithridate.report.charted import ECHARTS
 from mithridate.report.grid import Grid, Page, render
 from mithridate.report.grid_columns import Pack
 from mithridate.report.grid_labels import claims, methods, short, threats
@@ -246,7 +247,7 @@ def test_the_policy_allows_just_the_pages_own_scripts_and_style() -> None:
     style = re.search(r"<style>(.*?)</style>", html, re.DOTALL)
     assert script
     assert style
-    for text, kind in ((script[1].encode(), "script-src"), (style[1].encode(), "style-src"), (pages.ECHARTS.read_bytes(), "script-src")):
+    for text, kind in ((script[1].encode(), "script-src"), (style[1].encode(), "style-src"), (ECHARTS.read_bytes(), "script-src")):
         allowed = re.search(rf"{kind} ([^;]+)", policy[1])
         assert allowed
         assert f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'" in allowed[1]
@@ -256,9 +257,9 @@ def test_the_policy_allows_just_the_pages_own_scripts_and_style() -> None:
 
 
 def test_the_library_is_the_one_its_readme_names() -> None:
-    readme = (pages.ECHARTS.parent / "README.md").read_text()
-    assert hashlib.sha256(pages.ECHARTS.read_bytes()).hexdigest() in readme
-    assert all((pages.ECHARTS.parent / name).is_file() for name in re.findall(r"`((?:LICENSE|NOTICE)-\w+)`", readme))
+    readme = (ECHARTS.parent / "README.md").read_text()
+    assert hashlib.sha256(ECHARTS.read_bytes()).hexdigest() in readme
+    assert all((ECHARTS.parent / name).is_file() for name in re.findall(r"`((?:LICENSE|NOTICE)-\w+)`", readme))
 
 
 def test_curves_and_pictures_are_few_and_small(monkeypatch: pytest.MonkeyPatch) -> None:

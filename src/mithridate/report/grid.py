@@ -9,26 +9,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from mithridate.report.grid_columns import Pack, compress
+from mithridate.report.charted import charted
+from mithridate.report.grid_columns import Pack
 from mithridate.report.grid_labels import claims, short, threats
 from mithridate.report.grid_measures import measures
 from mithridate.report.grid_published import Published, beside
 from mithridate.report.grid_rows import PLACE, STATUSES, Cards, Row, cards, distinct
-from mithridate.report.html import environment, permitted
 from mithridate.report.words import plural
 
-HERE = Path(__file__).parent
 SCRIPTS = (  # one after another, in one module
     "charts.js", "grid_data.js", "grid_state.js", "grid_stats.js", "grid_show.js", "grid_pen.js", "grid_map.js", "grid_pointer.js",
     "grid_charts.js", "grid_tradeoff.js", "grid_numbers.js", "grid_panel.js", "grid_table.js", "grid_sheets.js",
     "grid_standings.js", "grid_method.js", "grid.js",
 )  # fmt: skip
-ECHARTS = HERE / "vendor" / "echarts.common.min.js"
 CURVES = 2000  # cards whose curves are in the page
 PICTURES = 200
 PICTURE_BYTES = 150_000
@@ -84,25 +79,17 @@ def render(grid: Grid) -> Page:
     """
     found = cards(grid.rows, grid.planned, grid.written)
     counts = {status: found.count(status) for status in STATUSES}
-    charts = ECHARTS.read_bytes()
-    script = "\n".join((HERE / name).read_text("utf-8") for name in SCRIPTS)
-    style = "\n".join((HERE / name).read_text("utf-8") for name in ("style.css", "grid.css"))
-    html = (
-        environment()
-        .get_template("grid.html.j2")
-        .render(
-            title=grid.title,
-            scope=_scope(found),
-            counts=counts,
-            facts=_facts(found, grid.written),
-            older=found.older,
-            unplanned=found.unplanned,
-            data=Markup(_data(grid, found)),
-            charts=Markup(compress(charts)),
-            script=Markup(script),
-            style=Markup(style),
-            hashes={"script": [permitted(script.encode()), permitted(charts)], "style": permitted(style.encode())},
-        )
+    html = charted(
+        "grid.html.j2",
+        SCRIPTS,
+        ("style.css", "grid.css"),
+        _data(grid, found),
+        title=grid.title,
+        scope=_scope(found),
+        counts=counts,
+        facts=_facts(found, grid.written),
+        older=found.older,
+        unplanned=found.unplanned,
     )
     return Page(html, counts, found.older, found.unplanned)
 

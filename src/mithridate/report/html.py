@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,11 +43,6 @@ def render(report: AuditReport, pictures: Pictures | None = None) -> str:
 def summary_html(report: AuditReport) -> str:
     """A small card for notebooks: the verdict and the seven answers, styled inline so that it can stand in any page."""
     return environment().get_template("card.html.j2").render(r=report, answers=answers.answers(report), tone=answers.verdict_tone(report))
-
-
-def permitted(part: bytes) -> str:
-    """What a page's policy says of a script or style, so that the browser runs this text and no other."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(part).digest()).decode()}'"
 
 
 def environment() -> Environment:

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from torch import Tensor
 
-from mithridate.report.grid_columns import compress
-from mithridate.report.html import environment, permitted
+from mithridate.report.charted import charted
 from mithridate.views.analysis import Analysis, Depth, Gap
 
-HERE = Path(__file__).parent
-ECHARTS = HERE / "vendor" / "echarts.common.min.js"
 DRAWN = 600  # inputs of each population that are drawn; the table is about all of them
 VIEWS = ("sensitivity", "activation space", "feature space")
 
 
 def render(analysis: Analysis) -> str:
     """The page as one HTML document that asks the network for nothing."""
-    charts = ECHARTS.read_bytes()
-    script = "\n".join((HERE / name).read_text("utf-8") for name in ("charts.js", "views.js"))
-    style = "\n".join((HERE / name).read_text("utf-8") for name in ("style.css", "views.css"))
-    return (
-        environment()
-        .get_template("views.html.j2")
-        .render(
-            a=analysis,
-            pairs=_pairs(analysis),
-            rows=_rows(analysis),
-            data=Markup(_data(analysis)),
-            charts=Markup(compress(charts)),
-            script=Markup(script),
-            style=Markup(style),
-            hashes={"script": [permitted(script.encode()), permitted(charts)], "style": permitted(style.encode())},
-        )
-    )
+    about = {"a": analysis, "pairs": _pairs(analysis), "rows": _rows(analysis)}
+    return charted("views.html.j2", ("charts.js", "views.js"), ("style.css", "views.css"), _data(analysis), **about)
 
 
 def _pairs(analysis: Analysis) -> list[tuple[str, str]]:
