@@ -148,6 +148,13 @@ def test_a_detector_that_knows_the_trigger_is_perfect(judged: list[tuple[Cell, C
     assert 0.8 < found["successful"][0] <= 1
 
 
+def test_what_is_caught_and_what_is_let_through_add_up(judged: list[tuple[Cell, Card]]) -> None:
+    for found in (_card(judged, "badnets", "corner_watch").metrics, _card(judged, None, "corner_watch", "pgd").metrics):
+        assert found["residual_asr"][0] == pytest.approx(found["successful"][0] * (1 - found["tpr"][0]))
+        assert found["tpr_5"][0] >= found["tpr"][0]
+        assert found["fpr_5"][0] >= found["fpr"][0]
+
+
 def test_a_blind_detector_finds_nothing(judged: list[tuple[Cell, Card]]) -> None:
     found = _card(judged, "badnets", "corner_watch:blind=true").metrics
     assert found["tpr"][0] == found["fpr"][0] == 0.0
@@ -155,7 +162,7 @@ def test_a_blind_detector_finds_nothing(judged: list[tuple[Cell, Card]]) -> None
 
 
 def test_on_a_clean_model_a_detector_has_false_alarms_only(judged: list[tuple[Cell, Card]]) -> None:
-    assert set(_card(judged, None, "corner_watch").metrics) == {"fpr"}
+    assert set(_card(judged, None, "corner_watch").metrics) == {"fpr", "fpr_5"}
 
 
 def test_adversarial_examples_count_when_they_fool(judged: list[tuple[Cell, Card]]) -> None:

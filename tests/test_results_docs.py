@@ -108,6 +108,25 @@ def test_a_grids_summary_names_each_defenses_worst_attack_and_counts_the_living_
     ]
 
 
+def test_detectors_are_ranked_over_backdoors_and_adversarial_examples_together() -> None:
+    def seen(threat: str, auroc: float, tpr: float, status: str = "done", *, evasion: bool = False) -> Row:
+        rates = {"tpr": [tpr, 0, 1], "fpr": [0.01, 0, 1], "tpr_5": [2 * tpr, 0, 1], "fpr_5": [0.06, 0, 1]}
+        row = _judged(None if evasion else threat, "kde", "detector", status, auroc=auroc, **rates)
+        row["config"].update({"evasion": threat} if evasion else {})
+        return row
+
+    rows = [
+        _judged(None, "kde", "detector", fpr=[0.02, 0, 1], fpr_5=[0.05, 0, 1]),  # false alarms only
+        seen("sig", 1.0, 0.5),
+        seen("sig", 0.9, 0.3),  # a second seed
+        seen("pgd", 0.55, 0.2, evasion=True),
+        seen("wanet", 0.0, 0.0, "dead"),
+    ]
+    heads, body = grid_tables.detectors(rows)
+    assert len(heads) == len(body[0])
+    assert body == [["d", "m", "`kde`", "2", "0.750", "0.550 (`pgd`)", "30.0 at 1.0", "60.0 at 6.0"]]
+
+
 def test_only_what_is_between_the_markers_of_the_readme_is_written(tmp_path: Path) -> None:
     text = f"before {results_docs.BEGIN}stale{results_docs.END} after"
     written = results_docs.readme(text, tmp_path)

@@ -13,7 +13,8 @@ PLACE = ("dataset", "model")
 MODELS = ("none", "trainer", "repair")
 ROLES = ("none", "trainer", "repair", "detector", "screen", "inspector")
 LEGEND = (
-    "Models (no defense, trainers, repairs): clean accuracy / ASR. Detectors and screens: TPR at the false-positive rate that came about.",
+    "Models (no defense, trainers, repairs): clean accuracy / ASR. Detectors and screens: TPR at the false-positive rate that came about,",
+    "of detectors with AUROC.",
     "Inspectors: share of right verdicts, class included. Several seeds: their mean. A dead attack or a failed cell stands as such",
     "and is in no mean; the last rows are means over the attacks on which every defense of a column's kind was judged, with their number.",
 )
@@ -32,6 +33,31 @@ def tables(rows: Iterable[Row]) -> Iterator[tuple[str, list[str], list[list[str]
         body = [[*_named(threat), *(_cell(cells.get((threat, each), [])) for each in defenses)] for threat in threats]
         means = [_mean_row(rate, threats, defenses, cells) for rate in sorted({t[1] for t in threats if t[1] is not None}, reverse=True)]
         yield " ".join(place), ["threat", "rate", *(f"`{name}`" for _, name in defenses)], body + means
+
+
+def detectors(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
+    """Heads, and one row a place and detector: AUROC over all that it was judged on and that works, its worst, TPR at FPR at both rates."""
+    judged = [row for row in rows if row["kind"] == "judgment" and row["status"] == "done" and row["config"]["role"] == "detector"]
+    heads = ["data", "model", "detector", "threats", "mean AUROC", "worst AUROC", "TPR at FPR, 1 %", "TPR at FPR, 5 %"]
+    groups: dict[tuple[str, ...], dict[Threat, list[Row]]] = {}
+    for row in judged:
+        if "tpr_5" in row["metrics"]:
+            groups.setdefault((*_place(row), row["config"]["defense"]), {}).setdefault(_threat(row), []).append(row)
+    return heads, [[*place[:-1], f"`{place[-1]}`", *_ranked(threats)] for place, threats in sorted(groups.items())]
+
+
+def _ranked(threats: Mapping[Threat, Sequence[Row]]) -> list[str]:
+    """Count, mean and worst AUROC of a detector's threats, and its mean TPR at mean FPR; each threat a mean over its seeds."""
+    auroc = {threat: statistics.fmean(card["metrics"]["auroc"] for card in cards) for threat, cards in threats.items()}
+    worst = min(auroc, key=lambda threat: auroc[threat])
+    told = [
+        str(len(auroc)),
+        f"{statistics.fmean(auroc.values()):.3f}",
+        f"{auroc[worst]:.3f} ({' '.join(_named(worst)).removesuffix(' -')})",
+    ]
+    for names in (("tpr", "fpr"), ("tpr_5", "fpr_5")):
+        told.append(" at ".join(f"{100 * statistics.fmean(_mean(cards, name) for cards in threats.values()):.1f}" for name in names))
+    return told
 
 
 def summary(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
@@ -100,7 +126,8 @@ def _said(cards: Sequence[Row]) -> str:
     if role in MODELS:
         return " / ".join(_percent(cards, name) for name in ("clean_accuracy", "asr") if name in names)
     found = f"{_percent(cards, 'tpr')} at " if "tpr" in names else "" if "successful" not in names else "none works, "
-    return f"{found}{_percent(cards, 'fpr')}"
+    ranked = f" ({statistics.fmean(card['metrics']['auroc'] for card in cards):.3f})" if role == "detector" and "auroc" in names else ""
+    return f"{found}{_percent(cards, 'fpr')}{ranked}"
 
 
 def _percent(cards: Sequence[Row], name: str) -> str:

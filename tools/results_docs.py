@@ -114,6 +114,10 @@ def grids(folder: Path) -> Iterator[str]:
         for title, heads, body in grid_tables.tables(rows):
             yield f"{title}\n"
             yield from _table(heads, body)
+        heads, body = grid_tables.detectors(rows)
+        if body:
+            yield "Detectors over all threats, backdoors and adversarial examples, that work\n"
+            yield from _table(heads, body)
 
 
 def readme(text: str, folder: Path) -> str:

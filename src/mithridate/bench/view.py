@@ -10,7 +10,19 @@ from typing import Any
 from mithridate.errors import BadSpec, MissingExtra
 from mithridate.files import write_atomic
 
-SHARES = ("clean_accuracy", "asr", "recovered_accuracy", "fpr", "tpr", "tpr_all", "precision_top", "asr_reactivated")
+SHARES = (
+    "clean_accuracy",
+    "asr",
+    "recovered_accuracy",
+    "fpr",
+    "tpr",
+    "tpr_all",
+    "fpr_5",
+    "tpr_5",
+    "residual_asr",
+    "precision_top",
+    "asr_reactivated",
+)
 NUMBERS = ("auroc", "der", "p_value", "right", "accuracy_cost", "seconds_all", "seconds_defense", "forwards", "gradients", "peak_memory")
 PLACE = ("dataset", "images", "model", "trainer", "attack", "seed", "defense", "role", "evasion")
 

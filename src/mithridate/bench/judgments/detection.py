@@ -21,27 +21,30 @@ from mithridate.threats.dose import wanted
 from mithridate.threats.poison import stamp
 
 POINTS = 100  # of the ROC curve on the card
+LOOSE = 0.05  # a second false-positive rate, whose threshold fewer calibration images support as well
 
 
 def detection(case: Case) -> Finding:
     """A detector against the victim's own trigger, an evasion of the model, or nothing (false alarms only).
 
     Malicious inputs that do not reach their goal harm nobody: `tpr` and `auroc` are over those that do, `tpr_all` over all.
+    `residual_asr` counts those that do and are not refused, among all. The `_5` figures are at an asked rate of 5 %.
     """
     found, model, device = Finding(), case.victim.model, device_of(case.victim.model)
     with found.timed(case):
         scorer = case.defense.fit(model, case.parts.fit, seed=case.seed, progress=case.progress)
-    cut = threshold(score_all(scorer, case.parts.calibration, device), case.protocol.fpr)
-    clean = score_all(scorer, case.parts.test, device)
-    found.metrics = {"fpr": _share(cut.flag(clean))}
+    known, clean = score_all(scorer, case.parts.calibration, device), score_all(scorer, case.parts.test, device)
+    cut, loose = threshold(known, case.protocol.fpr), threshold(known, LOOSE)
+    found.metrics = {"fpr": _share(cut.flag(clean)), "fpr_5": _share(loose.flag(clean))}
     if case.evasion is None and case.victim.key is None:
         return found
     made, works = _evaded(case, scorer, cut) if case.evasion is not None else _stamped(case)
     scores = score_all(scorer, made, device)
-    found.metrics |= {"successful": _share(works), "tpr_all": _share(cut.flag(scores))}
+    flagged = cut.flag(scores)
+    found.metrics |= {"successful": _share(works), "tpr_all": _share(flagged), "residual_asr": _share(works & ~flagged)}
     if bool(works.any()):
         both, truth = torch.cat([clean, scores[works]]), torch.arange(len(clean) + int(works.sum())) >= len(clean)
-        found.metrics |= {"tpr": _share(cut.flag(scores[works])), "auroc": metrics.auroc(both, truth)}
+        found.metrics |= {"tpr": _share(flagged[works]), "tpr_5": _share(loose.flag(scores[works])), "auroc": metrics.auroc(both, truth)}
         found.curves["roc"] = _roc(clean, scores[works])
     return found
 
