@@ -18,7 +18,10 @@ from mithridate.analysis.fusion import RULES
 from mithridate.calibrate import p_values
 from mithridate.crossfit import cross_scores, score_all
 from mithridate.data import Samples
+from mithridate.defenses.detectors.activation_space import ActivationSpace
 from mithridate.defenses.detectors.kde import KDE
+from mithridate.defenses.detectors.lid import LID
+from mithridate.defenses.detectors.mutation import Mutation
 from mithridate.defenses.detectors.unified import Unified
 from mithridate.errors import BadFile, MithridateError
 from mithridate.files import sha256
@@ -26,7 +29,7 @@ from mithridate.guard import Guard
 from mithridate.nn.modes import predict
 from mithridate.nn.scorers import TraceScorer
 from mithridate.nn.taps import Trace
-from mithridate.spec import parse
+from mithridate.spec import parse, to_spec
 
 
 class Counting(nn.Module):
@@ -345,9 +348,16 @@ class Plain(nn.Module):
         return self.fc2(self.drop(torch.relu(self.norm(self.conv(x))).mean((2, 3))))
 
 
-@pytest.mark.parametrize(
-    "detectors", [[KDE(), Bright()], *([Unified(detectors=("kde:layer=conv", "kde"), rule=rule, folds=2)] for rule in RULES)]
-)
+EXPORTED: list[list[roles.Detector]] = [
+    [KDE(), Bright()],
+    [LID(), ActivationSpace(), ActivationSpace(rule="switches")],
+    [LID(conditional=True, k=5), Mutation(mutants=10)],
+    [Unified(detectors=("kde", "lid", "activation_space"), folds=2)],
+    *(list[roles.Detector]([Unified(detectors=("kde:layer=conv", "kde"), rule=rule, folds=2)]) for rule in RULES),
+]
+
+
+@pytest.mark.parametrize("detectors", EXPORTED, ids=lambda detectors: "+".join(map(to_spec, detectors)))
 def test_the_exported_program_gives_the_same_answers(tmp_path: Path, detectors: list[roles.Detector]) -> None:
     model = Plain().train()
     known = clean(200)
@@ -360,7 +370,8 @@ def test_the_exported_program_gives_the_same_answers(tmp_path: Path, detectors: 
         told, answer = program(images), guard.answer(images)
         assert torch.equal(told["flagged"], answer.flagged) and torch.equal(told["predicted"], answer.predicted)
         torch.testing.assert_close(told["logits"].detach(), answer.logits)
-        torch.testing.assert_close(told["scores"].detach(), torch.stack(list(answer.scores.values()), 1))
+        torch.testing.assert_close(told["scores"].detach(), torch.stack(list(answer.scores.values()), 1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(told["tails"], torch.stack(list(answer.tails.values()), 1), rtol=0, atol=1.1 / 201)
     assert 0 < int(program(suspects)["flagged"].sum()) < 130
     assert bool(program(torch.full((1, 1, 4, 4), torch.nan))["flagged"]), "what is not a number is not believed"
 

@@ -159,7 +159,7 @@ def test_sequential_test_stops_early_and_changes_nothing_else() -> None:
 def test_sequential_test_is_walds_on_the_clean_rates() -> None:
     scorer = fitted(sequential=True, alpha=0.02, beta=0.1)
     assert torch.allclose(scorer.limits, torch.tensor(bounds(0.02, 0.1)))
-    plain, clean = fitted(), samples(600)
+    plain, clean = fitted(change=0.3), samples(600)
     seen = trace(MODEL, clean.images, plain.layers)
     rate = plain.watch(seen).rate
     for label in range(4):
@@ -168,6 +168,10 @@ def test_sequential_test_is_walds_on_the_clean_rates() -> None:
         assert float(scorer.rates[0, label]) < median < float(scorer.rates[3, label])
     again = Trial.of(plain.watch(seen), seen.predicted, (0.02, 0.1), classes=4, least=20)
     assert torch.allclose(again.rates, scorer.rates)
+
+
+def test_what_counts_changes_mutates_more_strongly() -> None:
+    assert float(fitted().level) < float(fitted(statistic="rate").level) == float(fitted(sequential=True).level)
 
 
 def test_gradients_of_the_rate_are_those_of_the_odds() -> None:

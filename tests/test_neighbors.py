@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from mithridate.analysis import neighbors
-from mithridate.analysis.neighbors import nearest
+from mithridate.analysis.neighbors import Bank, nearest
 from mithridate.analysis.projection import principal
 
 
@@ -28,6 +28,72 @@ def test_neighbors_equal_scikit_learn(offset: float, dimension: int, monkeypatch
     assert (found.numpy() == rows).mean() > 0.99
     monkeypatch.setattr(neighbors, "CELLS", 300)
     assert torch.equal(nearest(points, bank, 7)[0], distances)
+
+
+def clusters(count: int, dimension: int, seed: int) -> Tensor:
+    """Groups that are tight beside their distance, in few directions more than in others, some points twice."""
+    centers = 30 * draw(5, dimension, seed=7)
+    points = centers[torch.arange(count) % 5] + draw(count, dimension, seed=seed) * torch.logspace(0, -2, dimension)
+    points[1::9] = points[0::9][: len(points[1::9])]
+    return points
+
+
+BANKS = {
+    "clusters": (clusters(700, 40, 0), clusters(50, 40, 1)),
+    "on the bank itself": (clusters(700, 40, 0), clusters(700, 40, 0)[:50]),
+    "noise": (draw(700, 40), draw(50, 40, seed=1)),
+    "tiny": (1e-12 * draw(700, 40), 1e-12 * draw(50, 40, seed=1)),
+    "huge": (1e12 * draw(700, 40), 1e12 * draw(50, 40, seed=1)),
+    "one far away": (torch.cat([draw(699, 40), torch.full((1, 40), 1e6)]), draw(50, 40, seed=1)),
+    "all alike": (torch.ones(700, 40), draw(50, 40, seed=1)),
+}
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("name", BANKS)
+def test_none_that_is_nearer_is_left_out(name: str, short: bool, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the rough product rounds away, the distances found are the k least there are, in double precision."""
+    monkeypatch.setattr(neighbors, "_precision", lambda *_: precision)
+    monkeypatch.setattr(neighbors, "LONG", 10 if short else 10**6)
+    monkeypatch.setattr(neighbors, "MANY", 100)
+    bank, points = BANKS[name]
+    prepared = Bank.of(bank)
+    assert prepared.short.dtype == precision
+    exact = torch.stack([(bank.double() - point).norm(dim=1) for point in points.double()])
+    for k in (1, 5, 120, 700):
+        distances, rows = nearest(points, prepared, k)
+        expected = exact.sort(1).values[:, :k]
+        torch.testing.assert_close(distances.double(), expected, rtol=1e-5, atol=1e-7 * float(bank.abs().max()))
+        assert all(len(set(row)) == k for row in rows.tolist()), "no row twice"
+        torch.testing.assert_close(exact.gather(1, rows), expected, rtol=1e-5, atol=1e-7 * float(bank.abs().max()))
+
+
+def test_short_vectors_are_used_where_they_hold_the_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "LONG", 10)
+    monkeypatch.setattr(neighbors, "MANY", 100)
+    assert Bank.of(draw(700, 2) @ draw(2, 80, seed=1)).axes.shape[1] == 2
+    assert Bank.of(draw(700, 80)).axes.shape[1] == 0, "noise has no main directions"
+
+
+def test_neighbors_of_a_point_do_not_depend_on_the_others() -> None:
+    bank, points = clusters(700, 40, 0), clusters(33, 40, 1)
+    distances, rows = nearest(points, bank, 9)
+    for i in (0, 17, 32):
+        alone = nearest(points[i : i + 1], bank, 9)
+        assert torch.equal(alone[0][0], distances[i]) and torch.equal(alone[1][0], rows[i])
+
+
+def test_gradients_leave_the_distances_as_they_are() -> None:
+    bank, points = clusters(700, 40, 0), clusters(33, 40, 1)
+    assert torch.equal(nearest(points.clone().requires_grad_(), bank, 9)[0].detach(), nearest(points, bank, 9)[0])
+
+
+def test_a_point_that_is_no_number_has_no_finite_distance() -> None:
+    points = draw(3, 5)
+    points[1, 2], points[2, 0] = torch.nan, torch.inf
+    distances = nearest(points, draw(50, 5, seed=1), 4)[0]
+    assert torch.isfinite(distances).all(1).tolist() == [True, False, False]
 
 
 def test_no_point_of_the_bank_is_its_own_neighbor() -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from mithridate.data import Samples
 from mithridate.nn.models import MODELS, initialize
 from mithridate.nn.modes import evaluating
-from mithridate.nn.taps import last_hidden, pooled, stages, tapped, trace, trace_all
+from mithridate.nn.taps import last_hidden, pooled, remembered, stages, tapped, trace, trace_all
 
 
 def images(count: int = 5, channels: int = 3, size: int = 16) -> Tensor:
@@ -218,3 +218,51 @@ def test_trace_all_equals_one_trace_in_any_batch_size() -> None:
     torch.testing.assert_close(exact.logits, trace(model, raw / 255, ()).logits.detach())
     with pytest.raises(ValueError, match="images must not be empty"):
         trace_all(model, raw[:0])
+
+
+class Counting(Functional):
+    """Counts the images that run."""
+
+    shown = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shown += len(x)
+        logits: Tensor = super().forward(x)
+        return logits
+
+
+def test_remembered_images_run_once_a_layer_and_give_the_same() -> None:
+    model, samples = Counting(), Samples(images(20), torch.arange(20) % 4)
+    memory = remembered(model, samples)
+    chosen = torch.tensor([3, 17, 5])
+    plain = trace_all(model, samples[chosen], ("conv1", "fc@input"))
+    model.shown = 0
+    for part in (memory[chosen], memory[torch.arange(20) > 9][::2], memory[:7]):
+        seen = trace_all(model, part, ("conv1",))
+        assert torch.equal(seen.images, part.images)
+        assert len(seen.logits) == len(seen.activations["conv1"]) == len(part)
+    assert model.shown == 20
+    seen = trace_all(model, memory[chosen], ("conv1", "fc@input"))
+    assert model.shown == 40, "a new layer takes another pass"
+    torch.testing.assert_close(seen.logits, plain.logits)
+    for layer in ("conv1", "fc@input"):
+        torch.testing.assert_close(seen.activations[layer], plain.activations[layer])
+    assert trace_all(model, memory[:7], ("fc@input",)).activations.keys() == {"fc@input"}
+    assert model.shown == 40
+
+
+def test_another_model_is_not_remembered() -> None:
+    first, second = Counting(), Counting()
+    memory = remembered(first, Samples(images(6), torch.zeros(6, dtype=torch.int64)))
+    assert remembered(first, memory) is memory
+    assert remembered(second, memory) is not memory
+    torch.testing.assert_close(trace_all(second, memory).logits, second(images(6)).detach())
+    assert not first.shown
+
+
+def test_a_trace_comes_in_batches() -> None:
+    whole = trace_all(Functional(), (255 * images(7)).byte(), ("conv1",))
+    parts = list(whole.batches(3, torch.device("cpu")))
+    assert [len(part.logits) for part in parts] == [3, 3, 1]
+    torch.testing.assert_close(torch.cat([part.images for part in parts]), whole.images.float() / 255)
+    torch.testing.assert_close(torch.cat([part.activations["conv1"] for part in parts]), whole.activations["conv1"])

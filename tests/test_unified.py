@@ -187,13 +187,13 @@ def test_far_inputs_are_finite_and_give_gradients(rule: str) -> None:
     assert bool((gradient.flatten(1).abs().sum(1) > 0).all())
 
 
-def test_the_four_detectors_of_the_paper_work_together() -> None:
+def test_the_six_default_detectors_work_together() -> None:
     model, known = Net(), clean(120)
     scorer = Unified(folds=2).fit(model, known)
-    assert scorer.specs == ("mutation", "activation_space", "kde", "lid") and not scorer.differentiable
+    assert scorer.specs == ("mutation", "activation_space", "kde", "lid", "mahalanobis", "squeezing") and not scorer.differentiable
     model.shown = 0
     noise = scorer(torch.rand(100, 1, 4, 4, generator=torch.Generator().manual_seed(3)))
-    assert model.shown == 100, "all read the pass that gives the prediction"
+    assert model.shown == 300, "all read the pass that gives the prediction, and one squeezes the images twice"
     scores = torch.cat([scorer(clean(100, seed=1).images), noise])
     assert auroc(scores, torch.arange(200) >= 100) > 0.9
     rebuilt = UnifiedScorer(model, scorer.layers, scorer.state_dict())

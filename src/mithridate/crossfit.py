@@ -8,12 +8,17 @@ from torch import Tensor, nn
 from mithridate.checks import check_number
 from mithridate.data import Samples
 from mithridate.nn.modes import device_of
+from mithridate.nn.scorers import TraceScorer
+from mithridate.nn.taps import Remembered, remembered, trace_all
 from mithridate.roles import Detector, Progress, Scorer, silent
 
 
 @torch.no_grad()
 def score_all(scorer: Scorer, samples: Samples, device: torch.device, batch_size: int = 256) -> Tensor:
     """A fitted scorer's suspicion of every sample (n,), on the CPU."""
+    if isinstance(samples, Remembered) and isinstance(scorer, TraceScorer):
+        seen = trace_all(scorer.model, samples, scorer.layers)
+        return torch.cat([scorer.score(part).float().cpu() for part in seen.batches(batch_size, device)])
     return torch.cat([scorer(images.to(device)).float().cpu() for images, _ in samples.batches(batch_size)])
 
 
@@ -23,7 +28,8 @@ def cross_scores(
     """Scores (n,) of clean images, each by a scorer fitted on the other folds; what thresholds are calibrated on.
 
     A scorer fitted on all of `clean` knows slightly more than those of the folds, so the false-positive rate holds closely, not
-    exactly (cross-conformal prediction; Vovk, Annals of Mathematics and AI 2015, section 2).
+    exactly (cross-conformal prediction; Vovk, Annals of Mathematics and AI 2015, section 2). What the fits read of the model is
+    computed once for all folds.
 
     Args:
         detector: refitted `folds` times.
@@ -37,7 +43,7 @@ def cross_scores(
         ValueError: fewer than two folds, or fewer samples than folds.
     """
     check_number("folds", folds, f"[2, {len(clean)}]")
-    scores = torch.zeros(len(clean))
+    scores, clean = torch.zeros(len(clean)), remembered(model, clean)
     order = torch.randperm(len(clean), generator=torch.Generator().manual_seed(seed))
     for held in order.tensor_split(folds):
         others = torch.ones(len(clean), dtype=torch.bool)

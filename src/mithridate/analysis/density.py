@@ -3,37 +3,68 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def log_density(points: Tensor, bank: Tensor, bandwidth: float | Tensor, member: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """The samples of an estimate, prepared for many queries.
+
+    Attributes:
+        center: (d,) their mean.
+        rows: (n, d) the samples less it, in double precision where the device has it, because |a|^2 + |b|^2 - 2ab cancels.
+        squares: (n,) their squared lengths.
+    """
+
+    center: Tensor
+    rows: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, bank: Tensor) -> Kernels:
+        """Prepare samples (n, d), n > 0; gradients flow to them."""
+        center = bank.detach().mean(0)
+        rows = (bank - center).to(bank.dtype if bank.device.type == "mps" else torch.float64)
+        return cls(center, rows, rows.square().sum(1))
+
+    def square_distances(self, points: Tensor) -> Tensor:
+        """Squared Euclidean distances (m, n) of points (m, d), in their dtype, by one matrix product."""
+        wide = (points - self.center).to(self.rows.dtype)
+        squares = torch.addmm(wide.square().sum(1, keepdim=True) + self.squares, wide, self.rows.T, alpha=-2)
+        return squares.clamp_min(0).to(points.dtype)
+
+
+def log_density(points: Tensor, bank: Tensor | Kernels, bandwidth: float | Tensor, member: Tensor | None = None) -> Tensor:
     """Log density (m,) of a Gaussian kernel estimate, log(1/n sum_i N(x; b_i, h^2 I)); gradients flow to the points.
 
     Equal to scikit-learn's `KernelDensity(kernel="gaussian").score_samples`.
 
     Args:
         points: (m, d).
-        bank: (n, d) the samples the estimate is made of.
+        bank: (n, d) the samples the estimate is made of, prepared if it is asked often.
         bandwidth: h > 0, one for all or (m,) one per point.
         member: (m, n) bool, which samples each point is compared with; all of them when not given.
 
     Raises:
         ValueError: shapes that do not fit, a bandwidth that is not positive, or a point without any sample.
     """
-    if points.ndim != 2 or bank.ndim != 2 or points.shape[1] != bank.shape[1] or not len(bank):
-        raise ValueError(f"points and bank must have shapes (m, d) and (n, d), got {tuple(points.shape)} and {tuple(bank.shape)}")
+    known = bank.rows if isinstance(bank, Kernels) else bank
+    if points.ndim != 2 or known.ndim != 2 or points.shape[1] != known.shape[1] or not len(known):
+        raise ValueError(f"points and bank must have shapes (m, d) and (n, d), got {tuple(points.shape)} and {tuple(known.shape)}")
     width = torch.as_tensor(bandwidth, dtype=points.dtype, device=points.device).expand(points.shape[0])
-    known = not torch.compiler.is_compiling()  # while a program is exported, no values are
-    if known and not bool((width > 0).all()):
+    seen = not torch.compiler.is_compiling()  # while a program is exported, no values are
+    if seen and not bool((width > 0).all()):
         raise ValueError(f"bandwidth must be positive, got {float(width.min()):g}")
-    if known and member is not None and not bool(member.any(1).all()):
+    if seen and member is not None and not bool(member.any(1).all()):
         raise ValueError("member must hold at least one True in every row, got a row without")
-    exponents = square_distances(points, bank) / (-2 * width[:, None].square())
+    kernels = bank if isinstance(bank, Kernels) else Kernels.of(bank)
+    exponents = kernels.square_distances(points) / (-2 * width[:, None].square())
     if member is not None:
         exponents = exponents.masked_fill(~member, -torch.inf)
-    count = len(bank) if member is None else member.sum(1)
+    count = len(known) if member is None else member.sum(1)
     return exponents.logsumexp(1) - _log_norm(width, points.shape[1]) - torch.as_tensor(count, device=points.device).log()
 
 
@@ -76,15 +107,8 @@ def best_bandwidth(bank: Tensor, candidates: int = 33) -> float:
 
 
 def square_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances (m, n) between rows, in their dtype.
-
-    One matrix product, in double precision where the device has it and centered on b, because |a|^2 + |b|^2 - 2ab cancels.
-    """
-    wide = a.dtype if a.device.type == "mps" else torch.float64
-    shift = b.detach().mean(0)
-    left, right = (a - shift).to(wide), (b - shift).to(wide)
-    squares = torch.addmm(left.square().sum(1, keepdim=True) + right.square().sum(1), left, right.T, alpha=-2)
-    return squares.clamp_min(0).to(a.dtype)
+    """Squared Euclidean distances (m, n) between rows, in their dtype; as of `Kernels`."""
+    return Kernels.of(b).square_distances(a)
 
 
 def _others(bank: Tensor, rows: Tensor) -> Tensor:

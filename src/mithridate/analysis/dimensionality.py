@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from mithridate.analysis.neighbors import nearest
+from mithridate.analysis.neighbors import Bank, nearest
 
 NEAREST = 1e-6  # smallest ratio of two radii that counts: a neighbor on top of the point would make the dimension zero
 FLATTEST = 1e-6  # smallest mean log ratio: neighbors that are all equally far would make it infinite
@@ -33,14 +35,14 @@ def local_dimension(distances: Tensor) -> Tensor:
     return flatness.clamp_min(FLATTEST).reciprocal().to(distances.dtype)
 
 
-def log_dimension(points: Tensor, bank: Tensor, k: int, *, member: Tensor | None = None, own: bool = False) -> Tensor:
+def log_dimension(points: Tensor, bank: Tensor | Bank, k: int, *, member: Tensor | None = None, own: bool = False) -> Tensor:
     """Logarithm (m,) of the local dimension of points (m, d) among their k nearest neighbors in a bank (n, d).
 
     The estimate's error is a factor, of relative size 1 / sqrt(k), so that logarithms are what can be averaged.
 
     Args:
         points: floats; gradients flow to them.
-        bank: floats.
+        bank: floats, prepared if it is searched often.
         k: neighbors of each, at least 2.
         member: (m, n) bool, which samples each point may have as neighbors; all of them when not given.
         own: point i was made from sample i of the bank, or is it, and does not have it as a neighbor; m = n.
@@ -49,3 +51,10 @@ def log_dimension(points: Tensor, bank: Tensor, k: int, *, member: Tensor | None
         ValueError: as for `nearest` and `local_dimension`.
     """
     return local_dimension(nearest(points, bank, k, member=member, own=own)[0]).log()
+
+
+def log_dimensions(
+    points: Sequence[Tensor], banks: Sequence[Tensor | Bank], k: int, *, member: Tensor | None = None, own: bool = False
+) -> Tensor:
+    """The same (m, layers) in several layers, of points (m, d) among a bank (n, d) of each; arguments and errors as above."""
+    return torch.stack([log_dimension(each, bank, k, member=member, own=own) for each, bank in zip(points, banks, strict=True)], 1)

@@ -40,3 +40,13 @@ def adversarial_and_noisy(
         parts.append((made, (plain + scale[:, None, None, None] * noise).clamp(0, 1), found.fooled.cpu()))
     made, noisy, fooled = (torch.cat(each) for each in zip(*parts, strict=True))
     return made, noisy, fooled
+
+
+def told_apart(usual: Tensor, unusual: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (d,) and bias, a scalar, of the logistic regression that tells rows (m, d) from usual ones (n, d), both alike in weight."""
+    from sklearn.linear_model import LogisticRegression
+
+    rows = torch.cat([usual, unusual]).cpu()
+    found = LogisticRegression(class_weight="balanced").fit(rows.numpy(), torch.arange(len(rows)) >= len(usual))
+    weight, bias = torch.from_numpy(found.coef_[0]), torch.from_numpy(found.intercept_)[0]
+    return weight.to(usual), bias.to(usual)

@@ -1,4 +1,7 @@
-"""Principal components of a bank of features."""
+"""Principal components of a bank of features, and their covariance where they are few.
+
+Source of the latter: Ledoit and Wolf 2004, Journal of Multivariate Analysis 88, lemma 3.4 and section 3.2.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,22 @@ def principal(bank: Tensor, most: int) -> tuple[Tensor, Tensor]:
     values, vectors = values.flip(0)[:keep], vectors.flip(1)[:, :keep]
     axes = centered.T @ vectors / values.clamp_min(torch.finfo(values.dtype).tiny).sqrt() if wide else vectors
     return mean.to(bank.dtype), axes.to(bank.dtype)
+
+
+def shrunk_covariance(rows: Tensor) -> tuple[Tensor, float]:
+    """Covariance (d, d) of rows (n, d) whose mean is zero, drawn towards a multiple of the identity, and how far, in [0, 1].
+
+    S (1 - a) + a I trace(S) / d, with the a that is expected to come closest to the truth; so it can be inverted even where n < d.
+
+    Raises:
+        ValueError: no rows, or rows that are all zero.
+    """
+    if rows.ndim != 2 or not len(rows) or not bool(rows.any()):
+        raise ValueError(f"rows must have shape (n, d) with n > 0 and not be all zero, got {tuple(rows.shape)}")
+    count, width = rows.shape
+    sample = rows.T @ rows / count
+    scale = sample.trace() / width
+    spread = sample.square().sum() - width * scale.square()  # squared distance from the multiple of the identity
+    error = (rows.square().sum(1).square().mean() - sample.square().sum()) / count  # of the sample, squared, as expected
+    share = float((error / spread).clamp(0, 1)) if float(spread) > 0 else 1.0
+    return (1 - share) * sample + share * scale * torch.eye(width, dtype=rows.dtype, device=rows.device), share

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mithridate.data import to_float
+from mithridate.data import Samples, to_float
 from mithridate.nn.modes import device_of
 from mithridate.nn.taps import HEADS, tapped, trace
 
@@ -59,7 +59,12 @@ def balanced(labels: Tensor, most: int, seed: int) -> Tensor:
     return order[turn.argsort(stable=True)[:most]].sort().values
 
 
-def weighed(model: nn.Module, images: Tensor, most: int) -> tuple[str, ...]:
+def kept(clean: Samples, most: int, seed: int) -> Samples:
+    """At most so many of the images, drawn from `seed`, the classes as balanced as they can be; others are not even read."""
+    return clean if len(clean) <= most else clean[balanced(clean.labels.cpu(), most, seed).to(clean.labels.device)]
+
+
+def weighed(model: nn.Module, images: Tensor, most: int, grids: tuple[str, str] = ("@8x8", "@4x4")) -> tuple[str, ...]:
     """Taps of the images and of what goes into the layers with weights, in the order they run; at most so many, spread evenly.
 
     Inputs that are the same, as of a convolution and its shortcut, count once. The last is what the logits are made of.
@@ -68,13 +73,14 @@ def weighed(model: nn.Module, images: Tensor, most: int) -> tuple[str, ...]:
         model: takes float images in [0, 1] and gives logits.
         images: a few (n, c, h, w) to run, floats in [0, 1] or uint8.
         most: taps, at least 2.
+        grids: ends of the taps, of the images and of the others; empty for the means of channels.
 
     Raises:
         ValueError: a model that does not return finite logits.
     """
-    names = [f"{name}@input@4x4" for name, module in model.named_modules() if isinstance(module, HEADS)]
+    names = [f"{name}@input{grids[1]}" for name, module in model.named_modules() if isinstance(module, HEADS)]
     with torch.no_grad(), tapped(model, names) as taken:
         trace(model, to_float(images.to(device_of(model))))
     later = distinct(taken)[1:]  # the first reads the images
     chosen = torch.linspace(0, len(later), min(most, len(later) + 1)).round().long().tolist()
-    return tuple(("@input@8x8", *later)[i] for i in chosen)
+    return tuple((f"@input{grids[0]}", *later)[i] for i in chosen)

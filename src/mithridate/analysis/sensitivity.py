@@ -5,12 +5,14 @@ Source: label-change rate, Wang et al., ICSE 2019, section 3; one strong mutatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mithridate.analysis.prepared import Prepared
 from mithridate.analysis.sequential import Walk, bounds, reachable, settled, walk_both
 from mithridate.analysis.two_sided import class_quantiles
 from mithridate.data import Samples
@@ -22,12 +24,14 @@ from mithridate.roles import Progress, silent
 
 GROUP = 5  # mutants after which decided inputs are let go
 SEARCHED = 25  # mutants that a level is searched with
+KEPT = 2**26  # numbers of mutated weights that are kept once drawn
+LIKELY = 256  # images at once, where their number is not known
 EXTREME = 0.01  # share of clean inputs on each side whose rates count as unusual
 
 
 @dataclass(frozen=True, eq=False)
 class Mutants:
-    """Mutants of a model, as seeds: their weights are drawn when they run, and forgotten.
+    """Mutants of a model, as seeds: their weights are drawn when they run, and forgotten if they are many numbers.
 
     Attributes:
         suffix: what has to run, and the layers that are mutated.
@@ -35,6 +39,7 @@ class Mutants:
         level: how strong.
         seeds: (k,) int64, one a mutant.
         together: whether all mutants may run at once, as `suffix.can_batch` says.
+        drawn: the weights (k, ...) of all of them under their names, if they were drawn before.
     """
 
     suffix: Suffix
@@ -42,11 +47,34 @@ class Mutants:
     level: float
     seeds: Tensor
     together: bool
+    drawn: Mapping[str, Tensor] | None = None
 
-    def logits(self, given: Tensor, seeds: Tensor | None = None) -> Tensor:
+    def logits(self, given: Tensor, which: slice = slice(None)) -> Tensor:
         """Logits (k, n, classes) of all mutants, or of some, for the suffix's input (n, ...)."""
-        chosen = self.seeds if seeds is None else seeds
-        return self.suffix.logits(stack(self.operator, self.suffix.weights(), self.level, chosen.tolist()), given, together=self.together)
+        if self.drawn is None:
+            stacked = stack(self.operator, self.suffix.weights(), self.level, self.seeds[which].tolist())
+        else:
+            stacked = {name: weights[which] for name, weights in self.drawn.items()}
+        return self.suffix.logits(stacked, given, together=self.together)
+
+    def keeping(self, kept: Prepared[Mapping[str, Tensor]]) -> Mutants:
+        """The same mutants, drawn but once if all their weights are at most `KEPT` numbers."""
+        weights = self.suffix.weights()
+        if len(self.seeds) * sum(weight.numel() for weight in weights.values()) > KEPT:
+            return self
+        if torch.compiler.is_compiling():  # there is no chance in an exported program
+            return replace(self, drawn=kept.last)
+        return replace(self, drawn=kept.of((*weights.values(), self.seeds), tuple(weights), self.operator, self.level))
+
+
+def stock() -> Prepared[Mapping[str, Tensor]]:
+    """A place for the weights of mutants that are `keeping` them."""
+    return Prepared(_drawn)
+
+
+def _drawn(*given: Any) -> Mapping[str, Tensor]:
+    *weights, seeds, names, operator, level = given
+    return stack(operator, dict(zip(names, weights, strict=True)), level, seeds.tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +151,12 @@ def sensitivity(mutants: Mutants, given: Tensor, label: Tensor, test: Trial | No
     """
     changes, used = torch.zeros_like(label), torch.zeros_like(label)
     wrong = right = torch.full(label.shape, -torch.inf, device=given.device, dtype=given.dtype)
-    rows, tests = torch.arange(len(label), device=label.device), None
-    for seeds in mutants.seeds.split(GROUP if test else mutants.suffix.most(len(label))):
-        own, logits = label[rows], mutants.logits(given[rows], seeds)
+    rows, tests = torch.arange(label.shape[0], device=label.device), None  # len() would fix the batch size of an exported program
+    step = GROUP if test else mutants.suffix.most(LIKELY if torch.compiler.is_compiling() else len(label))
+    for start in range(0, len(mutants.seeds), step):
+        own, logits = label[rows], mutants.logits(given[rows], slice(start, start + step))
         changed, (lost, kept) = logits.argmax(2) != own, _log_sums(logits, own)
-        changes[rows], used[rows] = changes[rows] + changed.sum(0), used[rows] + len(seeds)
+        changes[rows], used[rows] = changes[rows] + changed.sum(0), used[rows] + len(logits)
         wrong = wrong.index_copy(0, rows, wrong[rows].logaddexp(lost))
         right = right.index_copy(0, rows, right[rows].logaddexp(kept))
         if test is not None:

@@ -17,6 +17,7 @@ from mithridate.audit.settings import Clock, Settings
 from mithridate.audit.words import sentence
 from mithridate.card import hardware, versions
 from mithridate.data import Samples
+from mithridate.datasets.overlap import unseen
 from mithridate.errors import NotFinite
 from mithridate.guard import Guard
 from mithridate.metrics import Rate
@@ -66,6 +67,10 @@ class _Audit:
         self.subject, self.settings, self.progress = subject, settings, progress
         self.model, self.clock = subject.model, Clock(settings.seconds)
         _check(subject)
+        if subject.suspect is not None:
+            fresh, note = unseen(subject.suspect, subject.clean)
+            self.subject = subject = dataclasses.replace(subject, suspect=fresh)
+            self.clock.skipped += [note] if note else []
         self.parts = steps.split(subject.clean, settings.seed)
         needed = math.ceil(len(settings.detectors) / settings.fpr) - 1
         if subject.suspect is not None and len(self.parts.known) < needed:  # the guard would say so too, but after everything else

@@ -33,6 +33,7 @@ def analyse(
     from mithridate.cli.bars import bars, say
     from mithridate.cli.flags import check, several
     from mithridate.cli.subject import read
+    from mithridate.datasets.overlap import unseen
     from mithridate.files import write_atomic
     from mithridate.report.views import render
 
@@ -44,10 +45,11 @@ def analyse(
     evasions = several("evasion", tuple(attack or ["pgd"]), context.obj)
     with bars(quiet) as progress:
         subject, _ = read(model, clean, None, None, arch=arch, size=size, root=data, seed=seed)
-        strange = [(Path(each).name or each, _inputs(each, subject.clean, data, seed)) for each in suspect or ()]
+        found = {Path(each).name or each: unseen(_inputs(each, subject.clean, data, seed), subject.clean) for each in suspect or ()}
+        strange = [(name, inputs) for name, (inputs, _) in found.items()]
         made = _analysis(subject, evasions, truth, strange, (count, seed), progress)
     write_atomic(out, render(made).encode())
-    say(*_lines(made), f"written to {out}")
+    say(*_lines(made), *(f"note: {name}: {note}" for name, (_, note) in found.items() if note), f"written to {out}")
 
 
 def _inputs(source: str, clean: Samples, root: Path | None, seed: int) -> Samples:

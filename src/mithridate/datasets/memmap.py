@@ -37,6 +37,8 @@ def write_memmap(parts: Iterable[Samples], folder: Path) -> None:
             meta, labels = _append(file, parts)
             file.flush()
             os.fsync(file.fileno())
+            if hasattr(os, "posix_fadvise"):  # out of the cache, from which whole megabytes would be mapped around each image read
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         np.save(temporary / "labels.npy", labels, allow_pickle=False)
         write_atomic(temporary / "meta.json", json.dumps(meta).encode())
         if not folder.exists():

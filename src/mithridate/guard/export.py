@@ -29,21 +29,26 @@ class Program(nn.Module):
     """
 
     cuts: Tensor
+    clean: Tensor
 
     def __init__(self, guard: Guard, specs: tuple[str, ...]) -> None:
         super().__init__()
         self.model = guard.model
         self.scorers = nn.ModuleList(scorer for spec, scorer in zip(guard.specs, guard.fitted(), strict=True) if spec in specs)
         self.layers = guard.layers
+        known = [clean.detach().sort().values for spec, clean in zip(guard.specs, guard.calibration, strict=True) if spec in specs]
+        self.register_buffer("clean", torch.stack(known) if known else torch.zeros(0, 1))
         self.register_buffer("cuts", torch.tensor([float(guard.threshold(spec).cut) for spec in specs]))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Float images (n, c, h, w) in [0, 1] -> `logits`, `predicted`, `scores` and `flagged`."""
+        """Float images (n, c, h, w) in [0, 1] -> `logits`, `predicted`, `scores`, `tails` and `flagged`."""
         seen = trace(self.model, images, self.layers)
         scores = [scorer.score(seen) for scorer in self.scorers if isinstance(scorer, TraceScorer)]
         table = torch.stack(scores, 1) if scores else seen.logits[:, :0]
         flagged = ~(table <= self.cuts.to(table)).all(1)  # what is not a number is not to be believed
-        return {"logits": seen.logits, "predicted": seen.predicted, "scores": table, "flagged": flagged}
+        above = self.clean.shape[1] - torch.searchsorted(self.clean, table.T.contiguous().to(self.clean)).T
+        tails = (1 + above) / (self.clean.shape[1] + 1)
+        return {"logits": seen.logits, "predicted": seen.predicted, "scores": table, "tails": tails, "flagged": flagged}
 
 
 def export(guard: Guard, path: Path, images: Tensor) -> None:
@@ -72,5 +77,6 @@ def _can(guard: Guard, specs: tuple[str, ...], images: Tensor) -> bool:
 @torch.no_grad()
 def _exported(guard: Guard, specs: tuple[str, ...], images: Tensor) -> torch.export.ExportedProgram:
     program = Program(guard, specs)
+    program(images)  # scorers prepare what they keep
     with frozen(program), redirect_stderr(io.StringIO()):  # where the exporter prints the graph when it fails
         return torch.export.export(program, (images,), dynamic_shapes=({0: torch.export.Dim("n")},), strict=False)

@@ -21,6 +21,7 @@ from mithridate.nn.taps import Trace, trace
 from mithridate.roles import Detector, Progress, silent
 from mithridate.spec import to_spec
 
+MOST = 10_000  # clean images that a guard is fitted on
 NOTABLE = 0.05  # p-values up to here are told among the reasons
 
 
@@ -104,11 +105,17 @@ class Guard(nn.Module):
     ) -> Guard:
         """Fit every detector on `clean` images and set its threshold on the same ones, by scorers that did not see them.
 
+        Of more than 10,000 images so many are drawn at random from `seed`, and the others not read: they support any rate from
+        1 in 10,000 on, and neither time nor memory grows with their number.
+
         Raises:
             ValueError: no detectors, or too few clean images for the false-positive rate asked for.
         """
         if not detectors:
             raise ValueError("detectors must hold at least one detector, got none")
+        if len(clean) > MOST:
+            chosen = torch.randperm(len(clean), generator=torch.Generator().manual_seed(seed))[:MOST].sort().values
+            clean = clean[chosen.to(clean.labels.device)]
         scorers, calibration = {}, {}
         for detector in detectors:
             spec, scorer = to_spec(detector), detector.fit(model, clean, seed=seed, progress=progress)
@@ -168,7 +175,7 @@ class Guard(nn.Module):
         """Write the model, its detectors and their thresholds as one `torch.export` program, which needs nothing of this package.
 
         It takes float images (n, c, h, w) of any number n, and gives a dictionary with `logits` (n, classes), `predicted` (n,),
-        `scores` (n, detectors) and `flagged` (n,), which is also true where a score is not a number.
+        `scores` and `tails` (n, detectors), p-values of each, and `flagged` (n,), which is also true where a score is not a number.
 
         Args:
             path: of the file, `.pt2` by custom.

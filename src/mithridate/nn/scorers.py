@@ -32,6 +32,10 @@ class TraceScorer(nn.Module):
         self.layers = tuple(layers)
         for name, value in buffers.items():
             self.register_buffer(name, value.contiguous())  # a view would be saved with all that it is a view of
+        self.settle()
+
+    def settle(self) -> None:
+        """Work out, once, what follows from the buffers and is kept beside them, such as numbers that an exporter must know."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Float images (n, c, h, w) in [0, 1] -> scores (n,), higher = more malicious."""

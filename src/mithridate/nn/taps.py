@@ -2,7 +2,8 @@
 
 A layer is named as in `model.named_modules()`; `name@input` taps what goes into it, and `@input` the images. Feature maps are
 averaged over space and token sequences over tokens, so that an activation is (n, d) whatever the architecture. `name@4x4` keeps
-a grid of 4 by 4 means instead (fewer where the map is smaller), `name@raw` the activation as it is; both may follow `@input`.
+a grid of 4 by 4 means instead (fewer where the map is smaller), `name@rough` how much each channel of a map differs between
+neighbors, `name@raw` the activation as it is; all of them may follow `@input`.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
 from mithridate.data import Samples, to_float
 from mithridate.nn.modes import check_logits, device_of, evaluating
 
 HEADS = (nn.Linear, nn.Conv2d)
-TAP = re.compile(r"(?P<module>[^@]*)(?P<before>@input)?(?:@(?P<raw>raw)|@(?P<rows>[1-9]\d*)x(?P<columns>[1-9]\d*))?")
+MEMORABLE = 10_000  # images whose traces may be kept
+TAP = re.compile(r"(?P<module>[^@]*)(?P<before>@input)?(?:@(?P<way>raw|rough)|@(?P<rows>[1-9]\d*)x(?P<columns>[1-9]\d*))?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +46,32 @@ class Trace:
         """Predicted classes (n,)."""
         return self.logits.argmax(1)
 
+    def batches(self, size: int, device: torch.device) -> Iterator[Trace]:
+        """Consecutive parts of at most `size` inputs, on a device, with float images."""
+        for start in range(0, len(self.logits), size):
+            rows = slice(start, start + size)
+            kept = {layer: each[rows].to(device) for layer, each in self.activations.items()}
+            yield Trace(to_float(self.images[rows].to(device)), self.logits[rows].to(device), kept)
+
 
 def pooled(activation: Tensor, grid: tuple[int, int] = (1, 1)) -> Tensor:
     """(n, d, h, w) -> (n, d * cells) by the mean in each cell of a grid; (n, tokens, d) -> (n, d) by the mean; (n, d) passes through."""
     if activation.ndim == 4:
         rows, columns = min(grid[0], activation.shape[2]), min(grid[1], activation.shape[3])
-        return activation.mean((2, 3)) if rows == columns == 1 else adaptive_avg_pool2d(activation, (rows, columns)).flatten(1)
+        if rows == columns == 1:
+            return activation.mean((2, 3))
+        down, right = divmod(activation.shape[2], rows), divmod(activation.shape[3], columns)
+        even = down[1] == right[1] == 0  # the same cells, but faster
+        return (avg_pool2d(activation, (down[0], right[0])) if even else adaptive_avg_pool2d(activation, (rows, columns))).flatten(1)
     return activation.mean(1) if activation.ndim == 3 else activation.flatten(1)
+
+
+def roughness(activation: Tensor) -> Tensor:
+    """(n, d, h, w) -> (n, d), the root mean square difference between neighbors, of which there are at least two; others as `pooled`."""
+    if activation.ndim != 4 or activation.shape[2] * activation.shape[3] < 2:
+        return pooled(activation)
+    steps = [activation.diff(dim=dim).square().flatten(2) for dim in (2, 3)]
+    return (torch.cat(steps, 2).mean(2) + torch.finfo(activation.dtype).tiny).sqrt()  # a flat map has a gradient too
 
 
 @contextmanager
@@ -79,8 +100,13 @@ def tapped(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor
 def _hook(module: nn.Module, layer: str, tap: re.Match[str], taken: dict[str, Tensor]) -> torch.utils.hooks.RemovableHandle:
     grid = (int(tap["rows"] or 1), int(tap["columns"] or 1))
 
+    def keep_as(activation: Tensor) -> Tensor:
+        if tap["way"] == "raw":
+            return activation
+        return roughness(activation) if tap["way"] else pooled(activation, grid)
+
     def keep(activation: Tensor) -> None:
-        taken[layer] = activation if tap["raw"] else pooled(activation, grid)
+        taken[layer] = keep_as(activation)
 
     def keep_input(_: nn.Module, args: tuple[Any, ...]) -> None:
         keep(args[0])
@@ -116,6 +142,8 @@ def trace_all(model: nn.Module, samples: Samples | Tensor, layers: Sequence[str]
     Raises:
         ValueError: as for `trace`, or there are no images.
     """
+    if isinstance(samples, Remembered) and samples.memory.model is model:
+        return samples.memory.trace(samples, layers)
     images = samples.images if isinstance(samples, Samples) else samples
     if not len(images):
         raise ValueError("images must not be empty")
@@ -123,6 +151,58 @@ def trace_all(model: nn.Module, samples: Samples | Tensor, layers: Sequence[str]
     parts = [trace(model, to_float(batch.to(device)), layers) for batch in images.split(batch_size)]
     kept = {layer: torch.cat([p.activations[layer].float().cpu() for p in parts]) for layer in layers}
     return Trace(images, torch.cat([p.logits.float().cpu() for p in parts]), kept)
+
+
+@dataclass(eq=False)
+class Memory:
+    """What a model, which must not change, made of some images: each layer is kept from when it is first asked for.
+
+    Attributes:
+        model: the model.
+        images: (n, c, h, w).
+        seen: the trace so far, on the CPU; None before the first.
+    """
+
+    model: nn.Module
+    images: Tensor
+    seen: Trace | None = None
+
+    def trace(self, samples: Remembered, layers: Sequence[str]) -> Trace:
+        """As `trace_all`, of samples that are some of the images."""
+        known = {} if self.seen is None else self.seen.activations
+        missing = tuple(layer for layer in layers if layer not in known)
+        if self.seen is None or missing:
+            new = trace_all(self.model, self.images, missing)
+            self.seen = replace(new, activations={**known, **new.activations})
+        kept = {layer: self.seen.activations[layer][samples.rows] for layer in layers}
+        return Trace(samples.images, self.seen.logits[samples.rows], kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Remembered(Samples):
+    """Samples that `trace_all` runs through one model once, however often they, or parts of them, are asked for.
+
+    Attributes:
+        memory: of all of them.
+        rows: (n,) int64 where in it these are.
+    """
+
+    memory: Memory = field(kw_only=True, repr=False)
+    rows: Tensor = field(kw_only=True, repr=False)
+
+    def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Remembered:
+        """The chosen samples, by mask, index tensor or slice."""
+        chosen = super().__getitem__(index)
+        return replace(self, **vars(chosen) | {"rows": self.rows[index if isinstance(index, slice) else torch.as_tensor(index).cpu()]})
+
+
+def remembered(model: nn.Module, samples: Samples) -> Samples:
+    """Samples that remember their traces, or the given ones if they do already or are more than `MEMORABLE`."""
+    known = isinstance(samples, Remembered) and samples.memory.model is model
+    if known or len(samples) > MEMORABLE:
+        return samples
+    plain = {name: getattr(samples, name) for name in ("images", "labels", "classes", "names")}
+    return Remembered(**plain, memory=Memory(model, samples.images), rows=torch.arange(len(samples)))
 
 
 @torch.no_grad()

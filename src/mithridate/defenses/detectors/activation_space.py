@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from mithridate.analysis.neighbors import nearest
+from mithridate.analysis.neighbors import nearest, one_by_one
+from mithridate.analysis.prepared import Prepared
 from mithridate.analysis.projection import principal
-from mithridate.analysis.reference import balanced, weighed
+from mithridate.analysis.reference import kept, weighed
 from mithridate.analysis.switches import answer_priors, answer_surprise, switch_priors, switch_surprise, votes
 from mithridate.checks import one_of, within
 from mithridate.data import Samples
@@ -53,12 +54,16 @@ class ActivationSpaceScorer(TraceScorer):
     k: Tensor
     priors: Tensor
 
+    def settle(self) -> None:
+        """Read k."""
+        self.neighbors, self._banks = int(self.k), Prepared(one_by_one)
+
     def votes(self, seen: Trace, *, hard: bool, own: bool = False) -> Tensor:
         """Votes (n, layers, classes) from a trace; `own`: it is of the clean images, and none is its own neighbor."""
         points = [seen.activations[layer].flatten(1).to(self.bank.dtype) for layer in self.layers]
-        widths, found = [each.shape[1] for each in points], []
-        for point, mean, axes, bank in zip(points, self.mean.split(widths), self.axes.split(widths), self.bank, strict=True):
-            distances, rows = nearest((point - mean) @ axes, bank, int(self.k) + 1, own=own)
+        widths, found, banks = [each.shape[1] for each in points], [], self._banks.of((self.bank,))
+        for point, mean, axes, bank in zip(points, self.mean.split(widths), self.axes.split(widths), banks, strict=True):
+            distances, rows = nearest((point - mean) @ axes, bank, self.neighbors + 1, own=own)
             found.append(votes(distances, self.labels[rows], seen.logits.shape[1], hard=hard))
         return torch.stack(found, 1)
 
@@ -117,7 +122,7 @@ class ActivationSpace:
         """
         if len(clean) < self.k + 2:
             raise ValueError(f"clean must hold at least {self.k + 2} images, got {len(clean)}")
-        known = clean[balanced(clean.labels.cpu(), self.reference, seed).to(clean.labels.device)]
+        known = kept(clean, self.reference, seed)
         seen = trace_all(model, known, self.layers or weighed(model, known.images[:8], self.depth))
         if int(known.labels.max()) >= seen.logits.shape[1]:
             raise ValueError(f"labels must be below the model's {seen.logits.shape[1]} logits, got {int(known.labels.max())}")
@@ -128,14 +133,12 @@ class ActivationSpace:
         mean, axes, bank = zip(*spaces, strict=True)
         buffers = {"mean": torch.cat(mean), "axes": torch.cat(axes), "bank": torch.stack(bank), "labels": known.labels.cpu()}
         scorer = ActivationSpaceScorer(model, tuple(seen.activations), {**buffers, "k": torch.tensor(self.k), "priors": mean[0][:0]})
-        if self.rule == "switches":
-            scorer.priors = switch_priors(scorer.path(seen, own=True))
-        else:
-            scorer.priors = answer_priors(scorer.votes(seen, hard=False, own=True), seen.predicted)
+        own, switching = scorer.votes(seen, hard=False, own=True), self.rule == "switches"
+        priors = switch_priors(scorer.path(seen, own=True)) if switching else answer_priors(own, seen.predicted)
+        scorer.priors = priors.contiguous()
         return scorer.to(device_of(model))
 
     def _space(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean (d,), axes (d, components), zero beyond the last there is, and the points (n, d) along them, of one layer."""
-        mean, axes = principal(points, self.components)
-        axes = pad(axes, (0, self.components - axes.shape[1]))
-        return mean, axes, (points - mean) @ axes
+        mean, some = principal(points, self.components)
+        return mean, (axes := pad(some, (0, self.components - some.shape[1]))), (points - mean) @ axes

@@ -4,12 +4,10 @@
     score(x) = (odds - m_c) / h_c above the median m_c, (m_c - odds) / l_c below
 
 The paper's label-change rate is discrete and often 0; the odds follow it, but have neither ties nor ends. h_c and l_c are the
-distances of the 90 % and the 10 % quantile from the median, in units of a normal distribution's, over clean images called c.
-One mutation level serves both tails: the one at which a mutant changes a share `change` of clean labels (Jin et al. at their
-v = 0.65: 0.33 on MNIST). Mutants are seeds; what lies before the mutated layers runs once, in the pass that predicts, and
-dense layers in a row run for many mutants by one product each. `sequential` tests label changes, mutant by mutant, for the
-class's median rate against its extreme clean rates on either side; it stops when one side is accepted or both are refused, and
-the score is that of the mutants used: less sharp, but calibrated alike, since clean images are scored in the same way.
+distances of the 90 % and the 10 % quantile from the median, as shares of a normal distribution's, over clean images called c. One
+level serves both tails: where a mutant changes a share of the clean labels, 0.1 (what Wang et al. let a mutant lose) or, where
+changes are counted, 0.3 (Jin et al. at v = 0.65 on MNIST). `sequential` tests the changes, mutant by mutant, for the class's median
+rate against its extreme clean rates, until one side is accepted or both are refused; the score is that of the mutants used.
 
 Scope: dominant backdoors, whose trigger outweighs all else once it is well learned, and adversarial examples near the boundary.
 Cost: small products where the mutated layers end the model in a row, else a pass a mutant. Known failures: triggers hardly
@@ -24,7 +22,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mithridate.analysis.sensitivity import Mutants, Sensitivity, Trial, at_rate, over_all, sensitivity
+from mithridate.analysis.sensitivity import Mutants, Sensitivity, Trial, at_rate, over_all, sensitivity, stock
 from mithridate.analysis.two_sided import deviation, scale
 from mithridate.checks import one_of, within
 from mithridate.data import Samples
@@ -54,17 +52,20 @@ class MutationScorer(TraceScorer):
     rates: Tensor
     scales: Tensor
 
+    def settle(self) -> None:
+        """Read what is no tensor to compute with; mutants are drawn when they are needed."""
+        self.kind = (list(OPERATORS)[int(self.operator)], float(self.level), self.seeds, bool(self.together))
+        self.rate, self.ends, self.stock = bool(self.counted), (float(self.limits[0]), float(self.limits[1])), stock()
+
     def score(self, seen: Trace) -> Tensor:
         """Scores (n,) from a trace: normal deviations from the predicted class's median, at least 0; gradients are the odds'."""
         found = self.watch(seen)
-        return deviation(found.rate_odds if self.counted else found.odds, seen.predicted, self.scales)
+        return deviation(found.rate_odds if self.rate else found.odds, seen.predicted, self.scales)
 
     def watch(self, seen: Trace) -> Sensitivity:
         """What the mutants did to each input, and how many of them it took."""
-        suffix = Suffix.of(self.model, self.layers)
-        mutants = Mutants(suffix, list(OPERATORS)[int(self.operator)], float(self.level), self.seeds, bool(self.together))
-        test = Trial(self.rates, (float(self.limits[0]), float(self.limits[1]))) if self.limits.any() else None
-        return sensitivity(mutants, suffix.given(seen), seen.predicted, test)
+        mutants = Mutants(Suffix.of(self.model, self.layers), *self.kind).keeping(self.stock)
+        return sensitivity(mutants, mutants.suffix.given(seen), seen.predicted, Trial(self.rates, self.ends) if any(self.ends) else None)
 
 
 @register(
@@ -81,7 +82,7 @@ class Mutation:
         operator: `fuzz` (noise on all weights, Jin et al.), or mMutant's `gf` (fuzzing), `ws` (shuffling), `ns` (switch), `nai` (inverse).
         layers: linear layers and convolutions to mutate; none for the linear ones that see one vector an image and end the model.
         mutants: how many there are.
-        change: share of clean labels that a mutant should change, which sets the level.
+        change: share of clean labels that a mutant changes, which sets the level; None for 0.1, or 0.3 for `rate` or `sequential`.
         level: strength, if it is not to be searched: noise in standard deviations of a layer's weights, or the share mutated.
         statistic: the odds of the probabilities, or the paper's label-change rate.
         sequential: use no more mutants for an input than a sequential test needs.
@@ -97,7 +98,7 @@ class Mutation:
     operator: Literal["fuzz", "gf", "ws", "ns", "nai"] = "fuzz"
     layers: tuple[str, ...] = ()
     mutants: int = 100
-    change: float = 0.3
+    change: float | None = None
     level: float | None = None
     statistic: Literal["odds", "rate"] = "odds"
     sequential: bool = False
@@ -125,14 +126,13 @@ class Mutation:
         taps, mutants = self._mutants(model, clean, torch.Generator().manual_seed(seed))
         found, label, classes = over_all(mutants, model, taps, clean, progress=progress)
         trial = Trial.of(found, label, (self.alpha, self.beta), classes=classes, least=self.least) if self.sequential else None
-        if trial is not None:
-            found, *_ = over_all(mutants, model, taps, clean, test=trial, progress=progress)
+        found = over_all(mutants, model, taps, clean, test=trial, progress=progress)[0] if trial else found
         counted = self.statistic == "rate"
         scales = scale(found.rate_odds if counted else found.odds, label, classes=classes, least=self.least)
         numbers = {"operator": list(OPERATORS).index(self.operator), "together": mutants.together, "counted": counted}
         buffers = {name: torch.tensor(value) for name, value in {**numbers, "level": mutants.level}.items()}
-        buffers |= {"seeds": mutants.seeds, "scales": scales, "rates": torch.zeros(4, classes), "limits": torch.zeros(2)}
-        buffers |= {} if trial is None else {"rates": trial.rates, "limits": torch.tensor(trial.limits)}
+        rates, limits = (trial.rates, torch.tensor(trial.limits)) if trial else (torch.zeros(4, classes), torch.zeros(2))
+        buffers |= {"seeds": mutants.seeds, "scales": scales, "rates": rates, "limits": limits}
         return MutationScorer(model, taps, buffers).to(scales)
 
     def _mutants(self, model: nn.Module, clean: Samples, generator: torch.Generator) -> tuple[tuple[str, ...], Mutants]:
@@ -141,4 +141,5 @@ class Mutation:
         suffix, seen = Suffix.of(model, taps), trace(model, next(clean[some].batches(SEARCHED))[0].to(device_of(model)), taps)
         given, seeds = suffix.given(seen), torch.randint(2**31, (self.mutants,), generator=generator)
         mutants = Mutants(suffix, self.operator, self.level or 0.0, seeds, suffix.can_batch(given[:2]))
-        return taps, mutants if self.level else at_rate(mutants, given, seen.predicted, self.change)
+        change = self.change or (0.3 if self.sequential or self.statistic == "rate" else 0.1)
+        return taps, (mutants if self.level else at_rate(mutants, given, seen.predicted, change)).keeping(stock())

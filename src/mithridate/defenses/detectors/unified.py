@@ -6,8 +6,8 @@ The clean scores behind p_j are cross-fitted: no image is scored by a scorer tha
 goes on, so that outliers are ranked. By the harmonic mean, p <= k min p_j: no detector can outvote an alarm. The fused score is
 in nats and needs a threshold, set on clean images by whoever uses it: one for adversarial and for backdoor inputs.
 
-Scope: whatever any of its detectors finds. Cost: one forward pass for all; `folds` + 1 times their fitting. Known failures:
-inputs that look clean to every detector; many blind detectors cost the others some of their power.
+Scope: whatever any of its detectors finds. Cost: one forward pass for all, and two more of `squeezing`; `folds` + 1 times their
+fitting, but for the passes. Known failures: inputs that look clean to all; many blind detectors cost the others some power.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mithridate.crossfit import cross_scores
 from mithridate.data import Samples
 from mithridate.nn.modes import device_of
 from mithridate.nn.scorers import TraceScorer, rebuild
-from mithridate.nn.taps import Trace
+from mithridate.nn.taps import Trace, remembered
 from mithridate.roles import Progress, register, silent
 from mithridate.spec import parse
 
@@ -74,7 +74,7 @@ class UnifiedScorer(TraceScorer):
 @register(
     "detector",
     scope=("patch", "blend", "evasion"),
-    cost="1 forward pass for all detectors; 6 times their fitting",
+    cost="3 forward passes for all detectors; 6 times their fitting, less the passes",
     paper="Jin et al. 2020, arXiv 2006.14871; Wilson 2019, PNAS 116(4)",
 )
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ class Unified:
     """
 
     scorer: ClassVar[type[TraceScorer]] = UnifiedScorer
-    detectors: tuple[str, ...] = ("mutation", "activation_space", "kde", "lid")
+    detectors: tuple[str, ...] = ("mutation", "activation_space", "kde", "lid", "mahalanobis", "squeezing")
     rule: str = "harmonic"
     folds: int = 5
 
@@ -109,7 +109,7 @@ class Unified:
         if len(clean) < self.folds:
             raise ValueError(f"clean must hold at least {self.folds} images, as many as folds, got {len(clean)}")
         members: dict[str, tuple[str, ...]] = {}
-        known, buffers = list[Tensor](), dict[str, Tensor]()
+        known, buffers, clean = list[Tensor](), dict[str, Tensor](), remembered(model, clean)
         for i, spec in enumerate(self.detectors):
             detector = parse(spec, "detector")
             scorer = detector.fit(model, clean, seed=seed)
