@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,21 @@ from mithridate.data import Samples
 from mithridate.datasets import data_root
 from mithridate.judge import Key
 from mithridate.threats.poison import stamp
+
+
+def architectures(folder: Path) -> Any:
+    """The module that builds the models."""
+    spec = importlib.util.spec_from_file_location("architectures", folder / "architectures.py")
+    if spec is None or spec.loader is None:
+        raise ValueError(f"folder must hold architectures.py, got {folder}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def described(folder: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What is known of each model, or of those that are named."""
+    return [about for about in json.loads((folder / "models.json").read_text()) if not ids or about["id"] in ids]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +118,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "third_party")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    spec = importlib.util.spec_from_file_location("architectures", args.folder / "architectures.py")
-    if spec is None or spec.loader is None:
-        raise ValueError(f"folder must hold architectures.py, got {args.folder}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for about in json.loads((args.folder / "models.json").read_text()):
+    module = architectures(args.folder)
+    for about in described(args.folder, args.ids):
         path = args.out / f"{about['id']}-seed{args.seed}.json"
-        if path.exists() or (args.ids and about["id"] not in args.ids):
+        if path.exists():
             continue
         card = examine(about, args.folder, module, Settings(seed=args.seed))
         card.write(path)

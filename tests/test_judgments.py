@@ -190,7 +190,7 @@ def test_an_inspector_is_right_when_verdict_and_class_are(
 
 def test_a_repair_that_does_nothing_changes_nothing(judged: list[tuple[Cell, Card]]) -> None:
     found = _card(judged, "badnets", "nothing").metrics
-    for name in ("clean_accuracy", "asr", "recovered_accuracy", "robust fgsm:eps=0.1"):
+    for name in ("clean_accuracy", "clean_accuracy_attacked", "asr", "recovered_accuracy", "robust fgsm:eps=0.1"):
         assert found[name] == found[f"{name}_before"]
     assert found["der"] == 0.5
     assert found["asr_reactivated"][0] > 0.8

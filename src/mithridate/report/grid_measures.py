@@ -70,6 +70,14 @@ FIXED = (
         meaning="Share of images with the trigger that get their true class.",
     ),
     Measure(
+        id="attacked",
+        label="Clean accuracy, attacked classes",
+        name="clean_accuracy_attacked",
+        roles=MODELS,
+        scale="range",
+        meaning="Clean accuracy without the images of the target class, or of no source class, which some papers leave out.",
+    ),
+    Measure(
         id="reactivated",
         label="ASR brought back",
         name="asr_reactivated",

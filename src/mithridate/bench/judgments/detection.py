@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mithridate import metrics
 from mithridate.bench.judgments.case import Case, Finding, interval
@@ -15,12 +15,14 @@ from mithridate.data import Samples, to_float
 from mithridate.metrics import Rate
 from mithridate.nn.guarded import Guarded
 from mithridate.nn.modes import device_of, predict
+from mithridate.roles import Evasion
 from mithridate.spec import entry_of
 from mithridate.threats.attack import attack
 from mithridate.threats.dose import wanted
 from mithridate.threats.poison import stamp
 
 POINTS = 100  # of the ROC curve on the card
+_latest: dict[Any, tuple[Samples, Tensor]] = {}  # examples made last: a grid judges all detectors on them, one after the other
 LOOSE = 0.05  # a second false-positive rate, whose threshold fewer calibration images support as well
 
 
@@ -62,11 +64,21 @@ def _evaded(case: Case, scorer: Any, cut: Threshold) -> tuple[Samples, Tensor]:
     """Adversarial examples of test images that the model classifies rightly, and which of them fool it."""
     if case.evasion is None:
         raise ValueError("evasion must be given, got None")
+    if "adaptive" in entry_of(case.evasion).scope:
+        model = case.victim.model
+        return _perturbed(case, case.evasion, Guarded(model, [(scorer, cut)], _floats(case.parts.fit, model)))
+    about = (str(case.victim.folder), case.config["model"], case.config["evasion"], case.seed, case.protocol)
+    if about not in _latest:
+        _latest.clear()
+        _latest[about] = _perturbed(case, case.evasion, case.victim.model)
+    return _latest[about]
+
+
+def _perturbed(case: Case, evasion: Evasion, against: nn.Module) -> tuple[Samples, Tensor]:
     test, model = case.parts.test, case.victim.model
     right = test[predict(model, test).argmax(1) == test.labels.cpu()][: case.protocol.robust_images]
-    against = Guarded(model, [(scorer, cut)], _floats(case.parts.fit, model)) if "adaptive" in entry_of(case.evasion).scope else model
     device = device_of(model)
-    made = [attack(case.evasion, against, x.to(device), y.to(device), seed=case.seed) for x, y in right.batches(250)]
+    made = [attack(evasion, against, x.to(device), y.to(device), seed=case.seed) for x, y in right.batches(250)]
     images, fooled = torch.cat([part.images for part in made]), torch.cat([part.fooled for part in made])
     return Samples(images, right.labels, right.classes), fooled.cpu()
 

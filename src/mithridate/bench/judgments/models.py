@@ -82,10 +82,12 @@ def _compared(case: Case, model: nn.Module, found: Finding) -> Finding:
 
 
 def _measured(case: Case, model: nn.Module) -> dict[str, Any]:
-    """Clean accuracy, ASR, accuracy on stamped images, and accuracy under attack, of the judge's images."""
+    """Clean accuracy, the same without the target's images, ASR, accuracy on stamped images and under attack, of the judge's images."""
     found: dict[str, Any] = {"clean_accuracy": interval(judge.accuracy(model, case.parts.test))}
     if case.victim.key is not None:
-        asr, recovered = judge.attack_success(model, case.parts.test, case.victim.key)
+        ours = case.parts.test[case.victim.key.counts(case.parts.test.labels)]
+        asr, recovered = judge.attack_success(model, ours, case.victim.key)
+        found |= {"clean_accuracy_attacked": interval(judge.accuracy(model, ours))}
         found |= {"asr": interval(asr), "recovered_accuracy": interval(recovered)}
     return found | robust(case, model, case.config["robustness"])
 
