@@ -35,6 +35,7 @@ from mithridate.threats.poison import poison, ready
 
 TARGET = 0
 OVERRIDES = {  # digits are smaller and cruder than what the defaults are made for: budgets are larger, and there is less to learn
+    "abl": "epochs=3,isolation_epochs=2,ratio=0.02,gate=false,adaptive=false",
     "adv_lib": "eps=0.1,options=steps=10;relative_step_size=0.25",
     "adversarial_labels": "eps=0.1",
     "aft": "eps=0.2,lr=0.01,epochs=20,adversarial=10,pad=0,tolerance=1",
@@ -48,12 +49,14 @@ OVERRIDES = {  # digits are smaller and cruder than what the defaults are made f
     "fgsm": "eps=0.1",
     "foolbox": "eps=0.1,options=steps=10",
     "input_aware": "epochs=30,batch_size=50,lr=0.05,pad=0,precision=fp32,mask_epochs=8,p_attack=0.2,p_cross=0.2,lambda_norm=20",
+    "isolation": "epochs=3",
     "label_consistent": "surrogate_epochs=2,steps=5,size=2",
     "latent": "surrogate_epochs=2,samples=20,steps=20,size=3",
     "lira": "epochs=15,batch_size=50,pad=0,precision=fp32,eps=0.1",
     "pgd": "eps=0.1",
     "plain": "epochs=2",
     "square": "eps=0.1,queries=300",
+    "squeezing": "keep=0.95",
     "torchattacks": "eps=0.1,options=alpha=0.025",
     "trojan_nn": "surrogate_epochs=2,samples=200,steps=20",
     "uap": "eps=0.2,epochs=30",

@@ -192,3 +192,21 @@ def test_make_and_build_take_plain_values() -> None:
 
     with pytest.raises(BadSpec, match="strange: .*fields of type .* cannot be set from text"):
         build(Strange, {"what": "1"}, "strange")
+
+
+def test_presets_give_fields_that_others_go_before() -> None:
+    Sample.presets = {"small": {"count": 1, "kind": "b"}}  # type: ignore[attr-defined]
+    try:
+        assert parse(f"{NAME}@small") == Sample(count=1, kind="b")
+        assert parse(f"{NAME}@small:count=7,on=true") == Sample(count=7, kind="b", on=True)
+        assert from_dict({"method": f"{NAME}@small", "share": 0.1}) == Sample(count=1, kind="b", share=0.1)
+        assert parse(with_flags(f"{NAME}@small", ["--d.count", "2"], "d")) == Sample(count=2, kind="b")
+        assert to_spec(parse(f"{NAME}@small")) == f"{NAME}:count=1,kind=b", "a preset is gone once it is read"
+        with pytest.raises(BadSpec, match=f"{NAME} has no preset 'smal'; did you mean small?"):
+            parse(f"{NAME}@smal")
+    finally:
+        del Sample.presets  # type: ignore[attr-defined]
+    with pytest.raises(BadSpec, match="kde has no preset 'small'$"):
+        parse("kde@small")
+    with pytest.raises(BadSpec, match="detector 'nothing' is unknown"):
+        parse("nothing@small", "detector")

@@ -57,6 +57,30 @@ def claim(folder: str | os.PathLike[str]) -> None:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
 
 
+def claim_file(path: str | os.PathLike[str], suffix: str) -> None:
+    """Refuse a file that could not be written; its folder is made.
+
+    Args:
+        path: of the file.
+        suffix: what it must end in, such as `.png`.
+
+    Raises:
+        ValueError: another ending.
+        OSError: there is a folder of that name, or its own folder cannot be made or written to.
+    """
+    target = Path(path)
+    if target.suffix.lower() != suffix:
+        raise ValueError(f"out must end in {suffix}, got {str(target)!r}")
+    if target.is_dir():
+        raise OSError(f"cannot write {target}: it is a folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write {target}: {error.strerror}") from error
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file as 64 hex digits, read in pieces.
 

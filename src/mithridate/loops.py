@@ -25,12 +25,18 @@ from mithridate.roles import Progress, silent
 
 Transform = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 Loss = Callable[[Any, Tensor], Tensor]
+After = Callable[[nn.Module, int], bool]
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
 def keep_images(model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
     """The transform that changes nothing."""
     return images
+
+
+def go_on(model: nn.Module, epochs: int) -> bool:
+    """The judgment after an epoch that never ends a training."""
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +98,24 @@ class Hooks:
         transform: (model, float images, labels, epoch) -> images, after augmentation; adversarial training lives here.
         loss: (what the model gives, labels) -> scalar. A method that trains more than a classifier hands the loop one module that
             holds all its networks and gives all that its loss needs; so they are optimized, saved and resumed together.
+        losses: (epochs, n) float32 on the CPU, for the loop to fill, where a method wants to know: the cross-entropy of each sample in
+            the forward pass it is trained with, which costs no other pass. It is saved and resumed with the weights.
+        after: (model in eval mode, epochs done) -> whether to go on; called after each epoch, and must leave the model alone.
+        clip: largest norm of a step's gradient; None for any.
         checkpoint: `.safetensors` file that holds the state after each epoch; if it exists and is whole and of this very run,
             training goes on from it to the same bytes.
+        tag: tells this run from others of the same recipe, seed, data and task, so that neither goes on from the other's checkpoint.
         progress: told after every few steps.
         task: what the progress is called.
     """
 
     transform: Transform = keep_images
     loss: Loss = F.cross_entropy
+    losses: Tensor | None = field(default=None, repr=False)
+    after: After = go_on
+    clip: float | None = None
     checkpoint: Path | None = None
+    tag: str = ""
     progress: Progress = field(default=silent)
     task: str = "training"
 
@@ -118,17 +133,21 @@ def train(model: _Model, samples: Samples, recipe: Recipe, *, seed: int = 0, hoo
         hooks: what a method changes.
 
     Raises:
-        ValueError: no samples.
+        ValueError: no samples, or a place for losses that does not fit.
         NotFinite: the loss diverges.
     """
     if not len(samples):
         raise ValueError("samples must not be empty")
+    if hooks.losses is not None and hooks.losses.shape != (recipe.epochs, len(samples)):
+        raise ValueError(f"losses must have shape ({recipe.epochs}, {len(samples)}), got {tuple(hooks.losses.shape)}")
     run = _Run(model, samples, recipe, seed, hooks)
     first, device = run.restore(), device_of(model)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws from the global generators
         for epoch in range(first, recipe.epochs):
             run.epoch(epoch)
             run.save(epoch + 1)
+            if not hooks.after(run.student.eval(), epoch + 1):
+                break
     return run.student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
 
 
@@ -154,6 +173,7 @@ class _Run:
         self.fabric = _fabric(recipe, device)
         runnable: Any = torch.compile(self.student) if recipe.compile else self.student
         self.model, self.optimizer = self.fabric.setup(runnable, optimizer)
+        self.seen = torch.zeros(0 if hooks.losses is None else len(samples), device=self.fabric.device)
         self.fingerprint = self._fingerprint() if hooks.checkpoint else ""
 
     def epoch(self, epoch: int) -> None:
@@ -161,12 +181,14 @@ class _Run:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         torch.manual_seed(self.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.samples), generator=generator)
-        running = torch.zeros(())
+        running, self.seen = torch.zeros(()), torch.zeros_like(self.seen)
         for step, index in enumerate(order.tensor_split([self.recipe.batch_size * (i + 1) for i in range(self.steps - 1)])):
             loss = self.step(index, epoch * self.steps + step, epoch, generator)
             running = loss if step == 0 else running.lerp(loss, 0.05)
             if step % 20 == 19 or step == self.steps - 1:
                 self._report(epoch, step, float(running))
+        if self.hooks.losses is not None:
+            self.hooks.losses[epoch] = self.fabric.all_reduce(self.seen, reduce_op="sum")
 
     def step(self, index: Tensor, step: int, epoch: int, generator: torch.Generator) -> Tensor:
         """One optimizer step on the chosen samples; gives the loss."""
@@ -178,9 +200,14 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * self.recipe.factor(step, self.steps)
         self.student.train()
-        loss = self.hooks.loss(self.model(images), labels)
+        given = self.model(images)
+        loss = self.hooks.loss(given, labels)
+        if self.hooks.losses is not None:
+            self.seen[index.to(self.seen.device)] = F.cross_entropy(given.detach().float(), labels, reduction="none")
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
+        if self.hooks.clip is not None:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.hooks.clip, error_if_nonfinite=False)
         self.optimizer.step()
         return loss.detach()
 
@@ -199,6 +226,8 @@ class _Run:
             buffer = self.optimizer.state[parameter].get("momentum_buffer")
             if buffer is not None:
                 state[f"momentum.{i}"] = buffer
+        if self.hooks.losses is not None:
+            state["losses"] = self.hooks.losses
         about = {"epochs": str(epochs_done), "run": self.fingerprint, "state": _digest("", (state[name] for name in sorted(state)))}
         save_weights(self.hooks.checkpoint, state, about)
 
@@ -220,11 +249,14 @@ class _Run:
             if f"momentum.{i}" in state:
                 buffer = state[f"momentum.{i}"].to(parameter.device)
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        if self.hooks.losses is not None:
+            self.hooks.losses.copy_(state["losses"])
         return int(about["epochs"])
 
     def _fingerprint(self) -> str:
         """What makes this run this run: recipe, seed, every label and image, and the weights it begins with."""
-        what = f"{self.recipe} seed={self.seed} task={self.hooks.task}"
+        kept = "" if self.hooks.losses is None else " with losses"
+        what = f"{self.recipe} seed={self.seed} task={self.hooks.task}{self.hooks.tag}{kept}"
         return _digest(what, (self.samples.labels, *self.samples.images.split(4096), *self.student.state_dict().values()))
 
 

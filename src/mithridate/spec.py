@@ -1,4 +1,7 @@
-"""One configuration, four spellings: a method object, `"kde:bandwidth=0.5"`, a TOML table, and `--detector.bandwidth 0.5`."""
+"""One configuration, four spellings: a method object, `"kde:bandwidth=0.5"`, a TOML table, and `--detector.bandwidth 0.5`.
+
+Recipes that have a name are presets of their method, as in `abl@quick`; all spellings take the name, and none gives it back.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +36,12 @@ def parse(text: str, role: Role | None = None) -> Any:
 
     Args:
         text: `name` or `name:field=value,field=value`; a value that is a list of specifications has those with commas in
-            square brackets, as in `unified:detectors=lid,[kde:layer=fc,bandwidth=0.5]`.
+            square brackets, as in `unified:detectors=lid,[kde:layer=fc,bandwidth=0.5]`. `name@preset` stands for the fields that
+            the method lists under that name in its class attribute `presets`; fields given after it go before them.
         role: the role it must play, if it matters.
 
     Raises:
-        BadSpec: an unknown name (close ones are listed), an unknown field, or a value of the wrong type.
+        BadSpec: an unknown name (close ones are listed), an unknown preset or field, or a value of the wrong type.
     """
     name, _, rest = text.partition(":")
     values: dict[str, str] = {}
@@ -50,16 +54,20 @@ def parse(text: str, role: Role | None = None) -> Any:
 
 
 def make(name: str, values: Mapping[str, Any], role: Role | None = None) -> Any:
-    """The method `name` with the given fields; strings are converted to each field's type.
+    """The method `name`, or `name@preset`, with the given fields; strings are converted to each field's type.
 
     Raises:
         BadSpec: as for `parse`.
     """
+    base, at, preset = name.partition("@")
     known = [e.name for e in find(role=role)]
-    if name not in known:
-        raise BadSpec(f"{role or 'method'} {name!r} is unknown{_hint(name, known)}")
-    method = REGISTRY[name].method
-    return build(method, values, name)
+    if base not in known:
+        raise BadSpec(f"{role or 'method'} {base!r} is unknown{_hint(base, known)}")
+    method = REGISTRY[base].method
+    presets: Mapping[str, Mapping[str, Any]] = getattr(method, "presets", {})
+    if at and preset not in presets:
+        raise BadSpec(f"{base} has no preset {preset!r}{_hint(preset, list(presets)) if presets else ''}")
+    return build(method, {**presets.get(preset, {}), **values}, base)
 
 
 def build(cls: type[Any], values: Mapping[str, Any], name: str) -> Any:

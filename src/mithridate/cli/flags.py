@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # so that --help stays fast
     from mithridate.roles import Role
 
 _DOTTED = re.compile(r"--(?P<role>[a-z]+)\.(?P<field>[\w-]+)(?:=(?P<value>.*))?", re.DOTALL)
-_ALIASES = {"attack": "evasion"}
+_ALIASES = {"attack": "evasion", "defense": "trainer", "method": "screen"}
 
 
 def take(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

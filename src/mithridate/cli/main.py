@@ -16,7 +16,9 @@ from mithridate.cli.flags import take
 from mithridate.cli.infect import infect
 from mithridate.cli.methods import methods
 from mithridate.cli.report import report
+from mithridate.cli.screen import screen
 from mithridate.cli.show import show
+from mithridate.cli.train import train
 
 app = typer.Typer(
     name="mithridate",
@@ -26,6 +28,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(audit)
+app.command()(screen)
+app.command()(train)
 app.command()(infect)
 app.command()(show)
 app.command()(analyse)

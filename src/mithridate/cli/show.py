@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ def show(
     """Draw a trigger, a victim's trigger or an evasion on real images: clean, changed, and the difference, amplified."""
     from mithridate.cli.bars import bars, say
     from mithridate.cli.flags import check
+    from mithridate.files import claim_file
 
     check(context.obj, ("trigger", "evasion"))
     if sum(given is not None for given in (trigger, victim, attack)) != 1:
@@ -45,7 +45,7 @@ def show(
     for name, number in (("count", count), ("images", images), ("size", 1 if size is None else size)):
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-    _claim(out)  # now, not after a trigger was crafted
+    claim_file(out, ".png")  # now, not after a trigger was crafted
     wish = _Wish(dataset=dataset, count=count, target=target, images=images, size=size, seed=seed, root=data)
     with bars(quiet) as progress:
         if trigger is not None:
@@ -163,25 +163,6 @@ def _evasion(text: str, flags: Sequence[str], wish: _Wish, model: str | None, ar
     subject, _ = read(model, wish.source, None, None, arch=arch, size=wish.size, root=wish.root, seed=wish.seed)
     parts = exhibits.adversarial(chosen, subject.model, subject.clean, target=wish.target, count=wish.count, seed=wish.seed)
     return f"{to_spec(chosen)} against {Path(model).name}, on {wish.place}", parts
-
-
-def _claim(out: Path) -> None:
-    """Refuse a picture that could not be written.
-
-    Raises:
-        ValueError: the name does not end in `.png`.
-        OSError: there is a folder of that name, or its own folder cannot be made or written to.
-    """
-    if out.suffix.lower() != ".png":
-        raise ValueError(f"out must end in .png, got {str(out)!r}")
-    if out.is_dir():
-        raise OSError(f"cannot write {out}: it is a folder")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
-    except OSError as error:
-        raise OSError(f"cannot write {out}: {error.strerror}") from error
 
 
 def _write(out: Path, title: str, parts: Sequence[Part]) -> list[str]:

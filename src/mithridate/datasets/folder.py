@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +18,12 @@ from mithridate.datasets.memmap import open_memmap, write_memmap
 from mithridate.datasets.pixels import SUFFIXES, decode, look
 from mithridate.datasets.root import cache_folder
 from mithridate.datasets.wanted import UNLABELED, Wanted, match, take
-from mithridate.errors import BadFile, MissingData
+from mithridate.errors import BadFile, MissingData, UnsafeFile
 from mithridate.roles import Progress, silent
 
 RESIDENT_BYTES = 4 * 2**30  # decoded sets above this are memory-mapped
 _PART = 256
+_Answer = TypeVar("_Answer")
 
 
 def read(listing: Listing, wanted: Wanted, progress: Progress = silent) -> Samples:
@@ -36,7 +39,8 @@ def read(listing: Listing, wanted: Wanted, progress: Progress = silent) -> Sampl
 
     Raises:
         MissingData: no image at all.
-        BadFile, UnsafeFile: a damaged image, one that is too large, or images both in and beside class folders.
+        BadFile, UnsafeFile: a damaged image or one that is too large, unless those are to be left out; nothing else is left then;
+            or images both in and beside class folders.
         ValueError: sizes differ and none is wanted, or a folder is not among the wanted classes.
     """
     names, labels, classes = _find(listing, wanted)
@@ -48,13 +52,16 @@ def read(listing: Listing, wanted: Wanted, progress: Progress = silent) -> Sampl
         folder = cache_folder("decoded", plan.key(shape))
         if not folder.exists():
             write_memmap(parts, folder)
-        return open_memmap(folder)
+        return plan.told(open_memmap(folder))
     images = torch.empty((len(plan.names), shape[2], *shape[:2]), dtype=torch.uint8)
-    done = 0
+    labels, readable = torch.empty(len(images), dtype=torch.int64), list[str]()
     for part in parts:
-        images[done : done + len(part)] = part.images
-        done += len(part)
-    return Samples(images, plan.labels, classes, tuple(plan.names))
+        here = slice(len(readable), len(readable) + len(part))
+        images[here], labels[here] = part.images, part.labels
+        readable += part.names
+    if not readable:
+        raise BadFile(f"{listing.where}: none of its {len(plan.names):,} images can be read")
+    return plan.told(Samples(images[: len(readable)], labels[: len(readable)], classes, tuple(readable)))
 
 
 def images_in(listing: Listing) -> tuple[str, ...]:
@@ -93,7 +100,10 @@ class _Plan:
         """The one (h, w, c) of all images; headers are read only where something is not wanted explicitly."""
         size, channels = self.wanted.size, self.wanted.channels
         if size is None or channels is None:
-            seen = {look(self.listing.read(name), f"{self.listing.where}/{name}") for name in self.names}
+            looked = [self._try(look, name) for name in self.names]
+            seen = {shape for shape in looked if shape is not None}
+            if not seen:
+                raise BadFile(f"{self.listing.where}: none of its {len(looked):,} images can be read")
             sizes = sorted({shape[:2] for shape in seen})
             if size is None and len(sizes) > 1:
                 raise ValueError(f"size must be given: {self.listing.where} holds images from {_by(sizes[0])} to {_by(sizes[-1])}")
@@ -101,17 +111,35 @@ class _Plan:
         return *size, channels
 
     def parts(self, shape: tuple[int, int, int], progress: Progress) -> Iterator[Samples]:
-        """The decoded images, a few hundred at a time."""
+        """The decoded images, at most a few hundred at a time."""
         for start in range(0, len(self.names), _PART):
-            names = tuple(self.names[start : start + _PART])
-            arrays = [decode(self.listing.read(name), f"{self.listing.where}/{name}", shape[:2], shape[2]) for name in names]
-            images = torch.stack([torch.tensor(array) for array in arrays]).permute(0, 3, 1, 2)
-            yield Samples(images, self.labels[start : start + _PART], self.classes, names)
-            progress("reading images", start + len(names), len(self.names), self.listing.where)
+            end = min(start + _PART, len(self.names))
+            asked = partial(decode, size=shape[:2], channels=shape[2])
+            arrays = {i: array for i in range(start, end) if (array := self._try(asked, self.names[i])) is not None}
+            if arrays:
+                images = torch.stack([torch.tensor(array) for array in arrays.values()]).permute(0, 3, 1, 2)
+                yield Samples(images, self.labels[list(arrays)], self.classes, tuple(self.names[i] for i in arrays))
+            progress("reading images", end, len(self.names), self.listing.where)
+
+    def _try(self, asked: Callable[[bytes, str], _Answer], name: str) -> _Answer | None:
+        """What a file's bytes say; None of one that is damaged and to be left out."""
+        try:
+            return asked(self.listing.read(name), f"{self.listing.where}/{name}")
+        except (BadFile, UnsafeFile):
+            if self.wanted.damaged is None:
+                raise
+            return None
+
+    def told(self, found: Samples) -> Samples:
+        """The same samples, once what is missing from them has been told."""
+        if self.wanted.damaged is not None:
+            for name in sorted(set(self.names) - set(found.names)):
+                self.wanted.damaged(name)
+        return found
 
     def key(self, shape: tuple[int, int, int]) -> str:
         """Name of the decoded copy: another one as soon as any file or wish changes."""
-        text = repr((self.listing.where, self.listing.key, shape, self.classes, self.names))
+        text = repr((self.listing.where, self.listing.key, shape, self.classes, self.names, self.wanted.damaged is None))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -128,8 +156,8 @@ def unwrapped(listing: Listing, classes: Sequence[str] | None) -> Listing:
     return listing
 
 
-def split_of(listing: Listing, split: str | None) -> Listing:
-    """The part of a `train`/`test` layout; a plain listing passes through when no split is asked for.
+def split_of(listing: Listing, split: str | None, part: str = "test") -> Listing:
+    """The split, else the `part`, of a `train`/`test` layout; a plain listing passes through when no split is asked for.
 
     Raises:
         MissingData: a split is asked for that is not there.
@@ -137,9 +165,9 @@ def split_of(listing: Listing, split: str | None) -> Listing:
     folders = listing.folders()
     if split is None and not {"train", "test"} <= set(folders):
         return listing
-    if (split or "test") not in folders:
+    if (split or part) not in folders:
         raise MissingData(f"{listing.where} has no folder {split!r}; it has {', '.join(folders[:12]) or 'none'}")
-    return listing.under(split or "test")
+    return listing.under(split or part)
 
 
 def halves(listing: Listing) -> tuple[Listing, Listing]:

@@ -100,22 +100,22 @@ def images(
     return read(str(source), wanted, root=root)
 
 
-def read(source: str, wanted: Wanted, *, root: Path | None = None, progress: Progress = silent) -> Samples:
-    """As `images`, with the form as one argument, and progress."""
+def read(source: str, wanted: Wanted, *, root: Path | None = None, part: str = "test", progress: Progress = silent) -> Samples:
+    """As `images`, with the form as one argument, the part to take where there are two and none is named, and progress."""
     place, split, limit = parse(source)
     wanted = wanted if limit is None else replace(wanted, limit=limit)
     path = Path(place)
     if place in DATASETS:
-        return conform(read_split(DATASETS[place], data_root(root), split or "test", progress), wanted, place)
+        return conform(read_split(DATASETS[place], data_root(root), split or part, progress), wanted, place)
     if place.startswith(_HUB):
-        return hub.read(place.removeprefix(_HUB), split or "test", wanted)
+        return hub.read(place.removeprefix(_HUB), split or part, wanted)
     if not path.exists():
         raise unknown(place)
     if path.suffix.lower() == ".npz":
-        return conform(npz.read(path, split), wanted, place)
+        return conform(npz.read(path, split or (part if npz.splits(path) else None)), wanted, place)
     with listed(path) as listing:
         inner = listing if path.is_dir() else folder.unwrapped(listing, (*(wanted.classes or ()), "train", "test"))
-        return folder.read(folder.split_of(inner, split), wanted, progress)
+        return folder.read(folder.split_of(inner, split, part), wanted, progress)
 
 
 def parse(source: str) -> tuple[str, str | None, int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,7 @@ class Wanted:
         classes: the model's class names, in the order of its outputs.
         limit: how many images, drawn at random and balanced over the classes.
         seed: of that draw.
+        damaged: told the name of each image file that cannot be read, which is then left out; None refuses the whole set.
 
     Raises:
         ValueError: a value out of range, naming the field.
@@ -36,6 +37,7 @@ class Wanted:
     classes: tuple[str, ...] | None = None
     limit: int | None = None
     seed: int = 0
+    damaged: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):

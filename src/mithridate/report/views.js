@@ -7,44 +7,11 @@ const MARKS = ["circle", "triangle", "rect", "diamond"];
 const ROUTE = ["the class it ends in", "its true class", "another class"];
 const BINS = 24;
 const shown = new Set(data.populations.keys());
-const charts = [];
-
-/** A chart that draws itself from `options()` when it comes into sight, and again when something has changed. */
-class Chart {
-  constructor(place, options) {
-    Object.assign(this, { place, options, chart: null, seen: false });
-    charts.push(this);
-    new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this.draw()).observe(place);
-    new ResizeObserver(() => this.chart?.resize()).observe(place);
-  }
-
-  async draw() {
-    const echarts = await library();
-    this.seen = true;
-    this.chart ||= echarts.init(this.place);
-    this.chart.setOption(this.options(), { notMerge: true });
-    this.place.dataset.drawn = "yes";
-  }
-}
-
-function redraw() {
-  for (const chart of charts) if (chart.seen) chart.draw();
-}
 
 const lookOf = (i) => ({
   name: data.populations[i].name,
   itemStyle: { color: color(HUES[i % HUES.length]) },
   lineStyle: { color: color(HUES[i % HUES.length]), width: 2, type: DASHES[i % DASHES.length] },
-});
-
-/** Drawn on the canvas: the page's policy lets no chart write HTML with styles, and names come from strangers. */
-const tooltip = (extra) => ({
-  renderMode: "richText",
-  backgroundColor: color("card"),
-  borderColor: color("line"),
-  textStyle: { color: color("ink"), fontSize: 13 },
-  confine: true,
-  ...extra,
 });
 
 /** Shares of each population's values in common bins, as lines with steps. */

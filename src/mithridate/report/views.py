@@ -18,7 +18,7 @@ VIEWS = ("sensitivity", "activation space", "feature space")
 def render(analysis: Analysis) -> str:
     """The page as one HTML document that asks the network for nothing."""
     about = {"a": analysis, "pairs": _pairs(analysis), "rows": _rows(analysis)}
-    return charted("views.html.j2", ("charts.js", "views.js"), ("style.css", "views.css"), _data(analysis), **about)
+    return charted("views.html.j2", ("charts.js", "plots.js", "views.js"), ("style.css", "views.css"), _data(analysis), **about)
 
 
 def _pairs(analysis: Analysis) -> list[tuple[str, str]]:

@@ -1,0 +1,101 @@
+"""Unlearn the backdoor of the ABL authors' own infected WRN-16-1: 500 isolated images, learning rate 5e-4, 5 epochs.
+
+    python benchmarks/abl_unlearning.py MODELS_FOLDER [--batch 64] [--seed 0]
+
+MODELS_FOLDER is that of `third_party.py`; the images come from MITHRIDATE_DATA. A tenth of CIFAR-10 gets the authors' grid, our pass
+isolates, and the judge looks after every epoch, over all test images and, as the authors do, over those that are not of the target.
+Writes a card to results/abl/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from third_party import Known, architectures, described
+from torch import nn
+
+from mithridate import datasets, judge, loops
+from mithridate.analysis.early import look
+from mithridate.analysis.isolation import isolate
+from mithridate.analysis.unlearning import Sides, divide, take_back
+from mithridate.card import Card
+from mithridate.data import Samples
+from mithridate.judge import Key
+from mithridate.threats.dose import Dose
+from mithridate.threats.poison import poison
+
+MODEL = "abl_wrn16_1_badnets_grid"
+RATIO = 0.01
+
+
+def measured(model: nn.Module, test: Samples, key: Key) -> dict[str, float]:
+    """Clean accuracy over all images and over those that are not of the target, and ASR."""
+    away = test.labels.ne(torch.as_tensor(key.target))
+    others, target = test[away], test[~away]
+    share = len(others) / len(test)
+    right = judge.accuracy(model, others).value
+    whole = share * right + (1 - share) * judge.accuracy(model, target).value
+    return {"clean_accuracy": whole, "clean_accuracy_others": right, "asr": judge.attack_success(model, test, key)[0].value}
+
+
+def forms(samples: Samples, losses: torch.Tensor, seed: int) -> dict[str, tuple[Sides, bool]]:
+    """What each form unlearns, and whether it has a bound."""
+    found = {name: isolate(losses, samples.labels, RATIO, gate=True, adaptive=name != "lowest").bad for name in ("lowest", "adaptive")}
+    return {
+        "published, the lowest losses": (divide(samples, found["lowest"], RATIO, seed, hold=False), False),
+        "published, random ones of the fast population": (divide(samples, found["adaptive"], RATIO, seed, hold=False), False),
+        "bounded, random ones of the fast population": (divide(samples, found["adaptive"], RATIO, seed, hold=True), True),
+    }
+
+
+def run(model: nn.Module, sides: Sides, bounded: bool, args: argparse.Namespace, look_at: Any) -> dict[str, Any]:
+    """The course of one form."""
+    course: list[dict[str, float]] = []
+
+    def after(student: nn.Module, epochs: int) -> bool:
+        course.append(look_at(student))
+        print(" ", epochs, {name: round(value, 4) for name, value in course[-1].items()}, flush=True)
+        return True
+
+    recipe = loops.Recipe(epochs=5, batch_size=args.batch, lr=5e-4, schedule="constant", weight_decay=1e-4, pad=0)
+    unlearned, note = take_back(model, sides, recipe, bounded=bounded, seed=args.seed, hooks=loops.Hooks(after=after))
+    return {"epochs": course, "kept": look_at(unlearned), "note": note, "unlearned": len(sides.bad), "rest": len(sides.rest)}
+
+
+def main() -> None:
+    """Run as a script."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results" / "abl")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    (about,) = described(args.folder, [MODEL])
+    key = Key(Known(about["trigger"], {}), about["target"], "grid")
+    model, data = architectures(args.folder).load(MODEL), datasets.load("cifar10")
+    samples, truth = poison(data.train, key.trigger, Dose(target=about["target"], rate=0.1), seed=args.seed)
+    losses = look(model, samples)
+    metrics: dict[str, Any] = {"before": measured(model, data.test, key)}
+    for name, (sides, bounded) in forms(samples, losses, args.seed).items():
+        print(name, flush=True)
+        metrics[name] = run(model, sides, bounded, args, lambda student: measured(student, data.test, key))
+    lowest, fast = (isolate(losses, samples.labels, RATIO, gate=True, adaptive=adaptive).bad for adaptive in (False, True))
+    for name, bad in {"lowest": lowest, "fast": fast}.items():
+        hits = int(truth.poisoned[bad].sum())
+        of_target = float(truth.labels[bad].eq(torch.as_tensor(key.target)).float().mean())
+        metrics[f"isolated, {name}"] = {
+            "count": int(bad.sum()), "precision": hits / int(bad.sum()), "recall": hits / int(truth.poisoned.sum()),
+            "truly_of_target": of_target,
+        }  # fmt: skip
+    config = {"model": MODEL, "batch": args.batch, "seed": args.seed, "lr": 5e-4, "epochs": 5, "ratio": RATIO, "rate": 0.1}
+    Card(kind="unlearning", config=config, metrics=metrics).write(args.out / "unlearning_demo.json")
+    print(json.dumps(metrics, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The first epochs of a training that may be on poisoned data: who is learned although the loss keeps everybody from being learned?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mithridate import loops
+from mithridate.analysis.isolation import exact_losses, flooding, local_ascent
+from mithridate.checks import one_of, within
+from mithridate.data import Samples, to_float
+from mithridate.errors import NotFinite
+from mithridate.nn.modes import check_logits, device_of, evaluating, fast_layout, has_fast_bf16
+from mithridate.roles import Progress, silent
+
+_Result = TypeVar("_Result")
+LEARNED = 0.98  # a mean loss of at least this share of log C is that of a model that guesses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Early(loops.Recipe):
+    """How to train so that only what is learned too fast is learned.
+
+    Attributes:
+        loss: `lga` (local gradient ascent) or `flooding`; their gradients agree.
+        per_sample: hold each sample, as the paper's text says, poisoned ones included; else the mean of a batch, as released code does.
+        gamma: the loss to hold, in nats.
+    """
+
+    epochs: int = 20
+    schedule: Literal["cosine", "step", "constant"] = "constant"
+    weight_decay: float = 1e-4
+    pad: int = 0
+    loss: Literal["lga", "flooding"] = "lga"
+    per_sample: bool = False
+    gamma: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of(self, ("lga", "flooding"), "loss")
+        within(self, "(0, inf)", "gamma")
+
+    def held(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch: logits (n, classes), labels (n,) -> scalar."""
+        hold = local_ascent if self.loss == "lga" else flooding
+        return hold(F.cross_entropy(logits, labels, reduction="none"), self.gamma, per_sample=self.per_sample)
+
+
+def learn_early(
+    model: nn.Module, samples: Samples, recipe: Early, *, seed: int, hooks: loops.Hooks
+) -> tuple[nn.Module, Tensor, tuple[str, ...]]:
+    """The trained copy, the cross-entropy (epochs, n) of each sample in the forward pass of each epoch, and what went wrong.
+
+    A training that ends as a model that guesses is one that diverged: `steadily` says what happens then.
+
+    Args:
+        model: the initial one.
+        samples: n of them.
+        recipe: how.
+        seed: of the training.
+        hooks: its `loss` and `losses` are set here.
+
+    Raises:
+        ValueError: no samples.
+        NotFinite: even a hundredth of the learning rate diverges.
+    """
+
+    def run(lr: float) -> tuple[nn.Module, Tensor]:
+        losses = torch.full((recipe.epochs, len(samples)), torch.nan)
+        own = replace(hooks, loss=recipe.held, losses=losses, tag=f" {recipe}", task=_task(hooks.task, lr, recipe.lr))
+        trained = loops.train(model, samples, replace(recipe, lr=lr), seed=seed, hooks=own)
+        guessing = LEARNED * math.log(max(2, len(samples.classes)))
+        if float(losses[-1].mean()) > guessing and lr > recipe.lr / 50:
+            raise NotFinite(f"loss must fall below that of guessing, got {float(losses[-1].mean()):.3g}")
+        return trained, losses
+
+    (trained, losses), notes = steadily(run, recipe.lr)
+    return trained, losses, notes
+
+
+def train_steadily(
+    model: nn.Module, samples: Samples, recipe: loops.Recipe, *, seed: int, hooks: loops.Hooks
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """`loops.train`, with a lower learning rate where it diverges, and what went wrong; it raises as `steadily` does."""
+
+    def run(lr: float) -> nn.Module:
+        return loops.train(model, samples, replace(recipe, lr=lr), seed=seed, hooks=replace(hooks, task=_task(hooks.task, lr, recipe.lr)))
+
+    return steadily(run, recipe.lr)
+
+
+def _task(task: str, lr: float, first: float) -> str:
+    return task if lr == first else f"{task} at lr {lr:g}"  # another name, for it starts from the beginning again
+
+
+def steadily(run: Callable[[float], _Result], lr: float) -> tuple[_Result, tuple[str, ...]]:
+    """What a run at a learning rate gives, or one at a tenth or a hundredth of it where it diverges, and a sentence for each that did.
+
+    Raises:
+        NotFinite: the last one diverges, too.
+    """
+    notes: tuple[str, ...] = ()
+    for tried in (lr, lr / 10):
+        try:
+            return run(tried), notes
+        except NotFinite as error:
+            notes += (f"learning rate {tried:g} was too high, began again at a tenth of it: {error}",)
+    return run(lr / 100), notes
+
+
+@torch.no_grad()
+def look(model: nn.Module, samples: Samples, *, progress: Progress = silent, batch_size: int = 256) -> Tensor:
+    """Cross-entropy (n,) of each sample in eval mode without augmentation, on the CPU: one pass in the fastest layout and precision.
+
+    Raises:
+        ValueError: no samples, or a model that does not return finite logits.
+    """
+    if not len(samples):
+        raise ValueError("samples must not be empty")
+    device, found = device_of(model), []
+    fast = has_fast_bf16(device)
+    layout = fast_layout(model, to_float(samples.images[:2].to(device)), bf16=fast) or torch.contiguous_format
+    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=fast):
+        for start in range(0, len(samples), batch_size):
+            images = to_float(samples.images[start : start + batch_size].to(device)).contiguous(memory_format=layout)
+            logits = check_logits(model(images), len(images)).float()
+            labels = samples.labels[start : start + batch_size].to(device)
+            found.append(exact_losses(logits, labels).cpu())
+            progress("looking", start + len(images), len(samples))
+    return torch.cat(found)

@@ -1,0 +1,140 @@
+"""Samples that are learned too fast: losses that keep ordinary samples from being learned, and which samples are learned all the same.
+
+Source: Li et al., NeurIPS 2021, arXiv 2110.11571, section 3 (local gradient ascent, isolation); Ishida et al., ICML 2020,
+arXiv 2002.08709 (flooding).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from mithridate.analysis.outliers_1d import MAJORITY, split
+
+GAP = math.log(10)  # how much lower the logarithm of a fast population's loss lies
+
+
+def local_ascent(each: Tensor, gamma: float, *, per_sample: bool) -> Tensor:
+    """Mean of sign(l - gamma) * l: descends while a loss is above gamma, ascends once it is below.
+
+    Args:
+        each: (n,) cross-entropy of each sample, at least 0.
+        gamma: where losses are kept.
+        per_sample: each sample has its own sign, as the paper's text says; else the mean loss has one, as released code does.
+    """
+    value = each if per_sample else each.mean()
+    return ((value.detach() - gamma).sign() * value).mean()
+
+
+def flooding(each: Tensor, level: float, *, per_sample: bool) -> Tensor:
+    """Mean of |l - b| + b, which has the gradient of `local_ascent`, with b the level; arguments as there."""
+    value = each if per_sample else each.mean()
+    return (value - level).abs().mean() + level
+
+
+def excess(logits: Tensor, labels: Tensor) -> Tensor:
+    """By how much the other logits (n, classes) together, log-sum-exp, exceed that of the label (n,): (n,)."""
+    own = logits.gather(1, labels[:, None])
+    return (logits - own).scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+
+
+def exact_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (n,) of logits (n, classes) under labels (n,), exact where it is tiny.
+
+    -log softmax gives 0 for every loss under 6e-8, which is most of what a model has learned by heart, and ties cannot be ranked.
+    log(1 + e^excess) does not round there.
+    """
+    return softplus(excess(logits, labels))
+
+
+def suspicion(losses: Tensor) -> Tensor:
+    """Minus the logarithm of losses (n,) at least 0: higher = more suspicious, and finite."""
+    return -losses.clamp_min(torch.finfo(losses.dtype).tiny).log()
+
+
+def lowest(losses: Tensor, ratio: float) -> Tensor:
+    """The share of samples (n,) bool with the lowest losses (n,): at least one, earlier ones first where losses are equal."""
+    chosen = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
+    chosen[losses.argsort(stable=True)[: max(1, round(ratio * len(losses)))]] = True
+    return chosen
+
+
+def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
+    """Which samples (n,) bool form a population of their own within their label, of far lower loss: no poison rate is needed.
+
+    The logarithms of a label's losses are cut at their valley, if they have one (`outliers_1d.split`). The lower population counts if
+    its median loss is under a tenth of that of the label's other samples and of all other labels'. Where it is more than two thirds of
+    the label, a label that is merely easy but for a few odd images looks alike, so it counts only if its median is under a
+    tenth of the loss that 99 % of all other labels' samples exceed.
+
+    Args:
+        losses: (n,) at least 0, best exact ones.
+        labels: (n,) int64.
+
+    Raises:
+        ValueError: shapes that do not fit, or losses that are negative or not finite.
+    """
+    if losses.ndim != 1 or labels.shape != losses.shape:
+        raise ValueError(f"losses and labels must both have shape (n,), got {tuple(losses.shape)} and {tuple(labels.shape)}")
+    if not bool((torch.isfinite(losses) & (losses >= 0)).all()):
+        raise ValueError("losses must be finite and at least 0")
+    logs, found = -suspicion(losses).double(), torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
+    for label in labels.unique().tolist():
+        own = labels == label
+        cut = split(logs[own])
+        if cut is not None and _stands_apart(logs[own & (logs < cut)], logs[own & (logs >= cut)], logs[~own]):
+            found |= own & (logs < cut)
+    return found
+
+
+def _stands_apart(low: Tensor, high: Tensor, others: Tensor) -> bool:
+    if not len(others):
+        return False  # of one label, nobody can say whether it is learned faster than others
+    share, middle = len(low) / (len(low) + len(high)), low.median()
+    below = middle < torch.minimum(high.median(), others.median()) - GAP
+    return bool(below) and (share <= MAJORITY or bool(middle < others.kthvalue(max(1, round(0.01 * len(others)))).values - GAP))
+
+
+@dataclass(frozen=True, eq=False)
+class Isolated:
+    """What was isolated from n samples: `bad` (n,) bool, and `note`, a sentence that says why, or why nothing."""
+
+    bad: Tensor
+    note: str
+
+
+def isolate(losses: Tensor, labels: Tensor, ratio: float, *, gate: bool, adaptive: bool) -> Isolated:
+    """The samples to hold for poisoned.
+
+    Args:
+        losses: (n,) at least 0.
+        labels: (n,) int64.
+        ratio: share of the samples with the lowest losses that is isolated.
+        gate: isolate nothing unless most of that share, or of the fast population if that is smaller, is both.
+        adaptive: isolate the fast population in place of the share, where there is one.
+
+    Raises:
+        ValueError: as `fast_learned` does.
+    """
+    fast, few = fast_learned(losses, labels), lowest(losses, ratio)
+    seen = _seen(losses, labels, few)
+    agreed = int((fast & few).sum()) > min(int(fast.sum()), int(few.sum())) / 2
+    if gate and not agreed:
+        return Isolated(torch.zeros_like(few), f"gate: nothing to unlearn, no label has a population that is learned far faster; {seen}")
+    if adaptive and bool(fast.any()):
+        into = ", ".join(map(str, labels[fast].unique().tolist()))
+        return Isolated(fast, f"isolated {int(fast.sum())} samples that were learned far faster than others, of label {into}; {seen}")
+    return Isolated(few, f"isolated the lowest losses; {seen}")
+
+
+def _seen(losses: Tensor, labels: Tensor, few: Tensor) -> str:
+    """Class purity and loss gap of the lowest losses, in words."""
+    label, count = labels[few].mode().values, int(few.sum())
+    purity = float((labels[few] == label).float().mean())
+    rest = losses[~few] if count < len(losses) else losses
+    medians = f"median {losses[few].median():.2g} against {rest.median():.2g}"
+    return f"of the {count} lowest losses {purity:.1%} are of label {int(label)}, {medians}"

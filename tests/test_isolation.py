@@ -1,0 +1,145 @@
+"""Losses that hold ordinary samples up, exact small losses, and the population that is learned far faster."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mithridate.analysis.isolation import exact_losses, excess, fast_learned, flooding, isolate, local_ascent, lowest, suspicion
+
+
+def drawn(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_both_losses_pull_alike(per_sample: bool) -> None:
+    """|l - b| + b and sign(l - b) l have the same gradient, by calculus: so four published variants are two."""
+    each = drawn(0, 50).abs().requires_grad_()
+    pulls = [torch.autograd.grad(hold(each, 0.5, per_sample=per_sample), each)[0] for hold in (local_ascent, flooding)]
+    assert torch.equal(*pulls)
+    signs = (each.detach() - 0.5).sign() if per_sample else (each.detach().mean() - 0.5).sign().expand(50)
+    torch.testing.assert_close(pulls[0], signs / 50)
+
+
+def test_losses_equal_their_formulas() -> None:
+    each = torch.tensor([0.1, 0.4, 2.0])
+    assert float(local_ascent(each, 0.5, per_sample=True)) == pytest.approx((-0.1 - 0.4 + 2) / 3)
+    assert float(local_ascent(each, 0.5, per_sample=False)) == pytest.approx(2.5 / 3)
+    assert float(local_ascent(each, 0.9, per_sample=False)) == pytest.approx(-2.5 / 3)
+    assert float(flooding(each, 0.5, per_sample=True)) == pytest.approx((0.4 + 0.1 + 1.5) / 3 + 0.5)
+    assert float(flooding(each, 0.9, per_sample=False)) == pytest.approx(0.9 - 2.5 / 3 + 0.9)
+
+
+def test_losses_are_those_of_pytorch_in_high_precision_where_float32_gives_zero() -> None:
+    logits, labels = 8 * drawn(1, 400, 5), torch.arange(400) % 5
+    logits[::2].scatter_add_(1, labels[::2, None], torch.full((200, 1), 25.0))
+    wide = F.cross_entropy(logits.double(), labels, reduction="none")
+    exact = exact_losses(logits, labels)
+    ordinary = wide > 1e-12
+    torch.testing.assert_close(exact[ordinary], wide[ordinary].float(), rtol=2e-3, atol=0)
+    rounded = F.cross_entropy(logits, labels, reduction="none")
+    assert int((rounded == 0).sum()) > 50, "the usual formula cannot rank these"
+    assert len(exact.unique()) == 400
+    assert torch.equal(exact.argsort(), excess(logits, labels).argsort()) or float(exact.min()) > 0
+
+
+def test_losses_of_hopeless_samples_are_finite() -> None:
+    logits = torch.tensor([[300.0, 0.0], [0.0, 300.0]])
+    assert exact_losses(logits, torch.tensor([1, 1])).tolist() == pytest.approx([300.0, 0.0])
+    assert bool(torch.isfinite(suspicion(exact_losses(logits, torch.tensor([1, 1])))).all())
+
+
+def test_the_lowest_share_is_exact() -> None:
+    losses = torch.tensor([3.0, 1.0, 1.0, 0.5, 2.0])
+    assert lowest(losses, 0.4).tolist() == [False, True, False, True, False], "of equal ones the first"
+    assert int(lowest(losses, 0.001).sum()) == 1
+
+
+def mixed(poisoned: int = 500, factor: float = 1e-4, label: int = 2, classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-normal losses of 1,000 samples a label, and poisoned ones of one label that are lower by a factor."""
+    labels = torch.cat([torch.arange(classes).repeat_interleave(1000), torch.full((poisoned,), label)])
+    bad = torch.arange(len(labels)) >= 1000 * classes
+    losses = (1.2 * drawn(2, len(labels))).exp()
+    losses[bad] *= factor
+    return losses, labels, bad
+
+
+@pytest.mark.parametrize("poisoned", [60, 500, 1000, 9000])
+def test_a_population_that_is_learned_faster_is_found_whatever_its_share(poisoned: int) -> None:
+    losses, labels, bad = mixed(poisoned)
+    found = fast_learned(losses, labels)
+    assert float(bad[found].float().mean()) > 0.98
+    assert float(found[bad].float().mean()) > 0.98
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_population_is_never_divided(seed: int) -> None:
+    labels = torch.arange(5000) % 10
+    losses = drawn(seed, 5000).exp() * (1 + labels)
+    assert not bool(fast_learned(losses, labels).any())
+
+
+def test_noisy_labels_are_no_poison() -> None:
+    """A tenth of every label is learned late: the other nine tenths are ordinary, though they are the lower population."""
+    labels, late = torch.arange(10_000) % 10, torch.rand(10_000, generator=torch.Generator().manual_seed(0)) < 0.1
+    losses = torch.where(late, 5 + drawn(3, 10_000).abs(), (drawn(4, 10_000) - 3).exp())
+    assert not bool(fast_learned(losses, labels).any())
+
+
+def test_an_easy_label_with_a_few_odd_images_is_no_poison() -> None:
+    losses, labels, _ = mixed(0)
+    losses[labels == 1] *= 0.05
+    losses[(labels == 1).nonzero().flatten()[:50]] = 8.0
+    assert not bool(fast_learned(losses, labels).any())
+
+
+def test_every_label_may_have_poison() -> None:
+    """All-to-all: a tenth of each label."""
+    labels, bad = torch.arange(10_000) % 10, torch.arange(10_000) < 1000
+    losses = drawn(5, 10_000).exp() * torch.where(bad, 1e-4, 1.0)
+    assert torch.equal(fast_learned(losses, labels), losses < 0.01) or float((fast_learned(losses, labels) == bad).float().mean()) > 0.99
+
+
+def test_one_label_or_few_images_give_no_answer() -> None:
+    losses, _, _ = mixed(500)
+    assert not bool(fast_learned(losses, torch.zeros(len(losses), dtype=torch.int64)).any())
+    few, labels = torch.tensor([1e-9] * 5 + [1.0] * 13), torch.arange(18) % 2
+    assert not bool(fast_learned(few, labels).any())
+    assert not bool(fast_learned(torch.zeros(500), torch.arange(500) % 2).any())
+
+
+@pytest.mark.parametrize(
+    ("losses", "labels", "said"),
+    [
+        (torch.ones(3), torch.zeros(2, dtype=torch.int64), r"losses and labels must both have shape \(n,\), got \(3,\) and \(2,\)"),
+        (torch.tensor([1.0, math.nan]), torch.zeros(2, dtype=torch.int64), "losses must be finite and at least 0"),
+        (torch.tensor([1.0, -1.0]), torch.zeros(2, dtype=torch.int64), "losses must be finite and at least 0"),
+    ],
+)
+def test_bad_losses_are_named(losses: Tensor, labels: Tensor, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        fast_learned(losses, labels)
+
+
+@pytest.mark.parametrize(("gate", "adaptive", "count"), [(True, True, 500), (True, False, 55), (False, True, 500), (False, False, 55)])
+def test_what_is_isolated_from_poison(gate: bool, adaptive: bool, count: int) -> None:
+    losses, labels, bad = mixed()
+    isolated = isolate(losses, labels, 0.01, gate=gate, adaptive=adaptive)
+    assert int(isolated.bad.sum()) == pytest.approx(count, abs=5)
+    assert float(bad[isolated.bad].float().mean()) > 0.98
+    assert isolated.note.startswith("isolated")
+    assert "100.0% are of label 2" in isolated.note
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_the_gate_stays_shut_on_clean_losses_and_says_so(adaptive: bool) -> None:
+    losses, labels, _ = mixed(0)
+    shut = isolate(losses, labels, 0.01, gate=True, adaptive=adaptive)
+    assert not bool(shut.bad.any())
+    assert shut.note.startswith("gate: nothing to unlearn")
+    assert int(isolate(losses, labels, 0.01, gate=False, adaptive=adaptive).bad.sum()) == 50, "without a gate there is always something"
