@@ -128,10 +128,11 @@ def test_detectors_are_ranked_over_backdoors_and_adversarial_examples_together()
 
 
 def test_only_what_is_between_the_markers_of_the_readme_is_written(tmp_path: Path) -> None:
-    text = f"before {results_docs.BEGIN}stale{results_docs.END} after"
+    begin = results_docs.BEGIN.format("core")
+    text = f"before {begin}stale{results_docs.END} after"
     written = results_docs.readme(text, tmp_path)
     assert "stale" not in written
-    assert written.startswith(f"before {results_docs.BEGIN}\n")
+    assert written.startswith(f"before {begin}\n")
     assert written.endswith(f"\n{results_docs.END} after")
     assert results_docs.readme(written, tmp_path) == written
 
@@ -139,7 +140,7 @@ def test_only_what_is_between_the_markers_of_the_readme_is_written(tmp_path: Pat
 def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results_docs, "PAGE", tmp_path / "results.md")
     monkeypatch.setattr(results_docs, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text(f"{results_docs.BEGIN}{results_docs.END}")
+    (tmp_path / "README.md").write_text(f"{results_docs.BEGIN.format('core')}stale{results_docs.END}")
     monkeypatch.setattr("sys.argv", ["results_docs.py", "--check"])
     assert results_docs.main() == 1
     monkeypatch.setattr("sys.argv", ["results_docs.py"])

@@ -126,7 +126,9 @@ def _said(cards: Sequence[Row]) -> str:
     if role in MODELS:
         return " / ".join(_percent(cards, name) for name in ("clean_accuracy", "asr") if name in names)
     found = f"{_percent(cards, 'tpr')} at " if "tpr" in names else "" if "successful" not in names else "none works, "
-    ranked = f" ({statistics.fmean(card['metrics']['auroc'] for card in cards):.3f})" if role == "detector" and "auroc" in names else ""
+    ranked = (
+        f", AUROC {statistics.fmean(card['metrics']['auroc'] for card in cards):.3f}" if role == "detector" and "auroc" in names else ""
+    )
     return f"{found}{_percent(cards, 'fpr')}{ranked}"
 
 

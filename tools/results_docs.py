@@ -5,20 +5,22 @@ No number of either is typed by hand.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import detector_tables
 import grid_tables
 from mithridate.bench import Store
 from mithridate.infect import ALIVE_ASR, ALIVE_COST
+from pages import read_cards, share, table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- table of results/grids/core: tools/results_docs.py -->", "<!-- end of table -->"
+BEGIN, END = "<!-- table of results/grids/{}: tools/results_docs.py -->", "<!-- end of table -->"
+SHOWN = {"core": grid_tables.summary, "detection": grid_tables.detectors}  # in README.md
 STRONG_ASR = 0.9
 MAKERS = ("ours", "torchattacks", "reference")
 INTRO = """# Results
@@ -30,13 +32,13 @@ hardware; this page is written from them by `python tools/results_docs.py`. Rate
 
 def page(folder: Path) -> str:
     """The whole page for a folder of cards."""
-    sections = (victims, grids, audits, agreement, adaptive, demo, speed, robustness)
+    sections = (victims, grids, detector_tables.jin, audits, agreement, adaptive, demo, speed, robustness)
     return "\n".join([INTRO, *("\n".join(section(folder)) for section in sections)])
 
 
 def victims(folder: Path) -> Iterator[str]:
     """Victims made by `mithridate infect`, each beside its clean twin."""
-    cards = sorted(_cards(folder / "victims"), key=_attack)
+    cards = sorted(read_cards(folder / "victims"), key=_attack)
     twins = {_twin(card): card["metrics"]["clean_accuracy"][0] for card in cards if card["config"]["trigger"] is None}
     yield "## Victims\n"
     yield "Poisoned, trained and judged by `mithridate infect`. ASR: triggered test images not of the target class (of the source"
@@ -45,7 +47,7 @@ def victims(folder: Path) -> Iterator[str]:
     yield "Cross: accuracy with another image's trigger, or a noisy one.\n"
     yield from _strong([(card, cost) for card in cards if (cost := _cost(card, twins)) is not None])
     heads = ["data", "model", "epochs", "attack", "rate", "clean accuracy", "cost", "ASR", "leak", "cross", "alive"]
-    yield from _table(heads, [_victim(card, _cost(card, twins)) for card in cards])
+    yield from table(heads, [_victim(card, _cost(card, twins)) for card in cards])
 
 
 def _attack(card: dict[str, Any]) -> tuple[Any, ...]:
@@ -79,9 +81,9 @@ def _victim(card: dict[str, Any], cost: float | None) -> list[str]:
     config, found = card["config"], card["metrics"]
     start = [config["dataset"], config["architecture"], str(config["trainer"]["epochs"]), _named(config)]
     rate = "-" if not config["rate"] else f"{config['rate']:.3g}"
-    shares = [_share(found.get(name)) for name in ("asr", "leak", "cross_accuracy")]
+    shares = [share(found.get(name)) for name in ("asr", "leak", "cross_accuracy")]
     costs = "-" if cost is None else f"{100 * cost:.1f}"
-    return [*start, rate, _share(found["clean_accuracy"]), costs, *shares, _alive(found, cost)]
+    return [*start, rate, share(found["clean_accuracy"]), costs, *shares, _alive(found, cost)]
 
 
 def _named(config: dict[str, Any]) -> str:
@@ -113,19 +115,21 @@ def grids(folder: Path) -> Iterator[str]:
         yield f"### {store.name}: {len(rows)} cells, {counts}\n"
         for title, heads, body in grid_tables.tables(rows):
             yield f"{title}\n"
-            yield from _table(heads, body)
+            yield from table(heads, body)
         heads, body = grid_tables.detectors(rows)
         if body:
             yield "Detectors over all threats, backdoors and adversarial examples, that work\n"
-            yield from _table(heads, body)
+            yield from table(heads, body)
 
 
 def readme(text: str, folder: Path) -> str:
-    """README.md with the summary of the core grid between its markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    heads, body = grid_tables.summary(Store(folder / "grids" / "core").rows())
-    return "\n".join([f"{before}{BEGIN}\n", *_table(heads, body), f"{END}{after}"])
+    """README.md with the summary of each grid of `SHOWN` between its markers."""
+    for name, summary in SHOWN.items():
+        before, begin, rest = text.partition(BEGIN.format(name))
+        _, _, after = rest.partition(END)
+        heads, body = summary(Store(folder / "grids" / name).rows())
+        text = "\n".join([f"{before}{begin}\n", *table(heads, body), f"{END}{after}"]) if begin else text
+    return text
 
 
 def audits(folder: Path) -> Iterator[str]:
@@ -149,8 +153,8 @@ def audits(folder: Path) -> Iterator[str]:
         "screened",
         "minutes",
     ]
-    rows = [_audit(card) for name in ("third_party", "audits") for card in _cards(folder / name)]
-    yield from _table(heads, rows)
+    rows = [_audit(card) for name in ("third_party", "audits") for card in read_cards(folder / name)]
+    yield from table(heads, rows)
 
 
 def _audit(card: dict[str, Any]) -> list[str]:
@@ -161,15 +165,17 @@ def _audit(card: dict[str, Any]) -> list[str]:
     minutes = f"{sum(card['seconds'].values()) / 60:.1f}"
     accuracy = [truth.get(key, repair[key]) for key in ("clean_accuracy_before", "clean_accuracy_after")]
     auroc = f"{truth['auroc']:.3f}" if truth else "-"
-    asr = [_share(truth.get("asr_before")), _share(truth.get("asr_after"))]
+    asr = [share(truth.get("asr_before")), share(truth.get("asr_after"))]
     start = [card["config"]["model"], known, said, "yes" if found["right"] else "**no**", f"{found['p_value']:.2g}"]
     screened = f"{found['training']['count']:,}" if found.get("training") else "-"
-    return [*start, *map(_share, accuracy), *asr, auroc, _share(truth.get("tpr")), _share(truth.get("fpr")), screened, minutes]
+    return [*start, *map(share, accuracy), *asr, auroc, share(truth.get("tpr")), share(truth.get("fpr")), screened, minutes]
 
 
 def agreement(folder: Path) -> Iterator[str]:
     """Our evasions beside those of other packages."""
-    cards = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((folder / "agreement").glob("*.json"))}
+    cards = {
+        path.stem: card for path, card in zip(sorted((folder / "agreement").glob("*.json")), read_cards(folder / "agreement"), strict=True)
+    }
     yield "## Agreement with other packages\n"
     yield "Same model, images, budget and steps; one image of 200 is 0.5 points. First the accuracy that is left under attack.\n"
     rows = []
@@ -179,22 +185,22 @@ def agreement(folder: Path) -> Iterator[str]:
         for part, makers in card["metrics"].items():
             if isinstance(makers, dict):
                 rows.append([config["model"], budget, str(config["count"]), part, *(_maker(makers.get(each)) for each in MAKERS)])
-    yield from _table(["model", "budget", "images", "attack", *MAKERS], rows)
+    yield from table(["model", "budget", "images", "attack", *MAKERS], rows)
     if "pgd" in cards:
         config = cards["pgd"]["config"]
         rows = [
-            [config["model"], budget.replace("_of_", "/"), str(config["images"]), f"PGD-{config['steps']}", *map(_share, found.values())]
+            [config["model"], budget.replace("_of_", "/"), str(config["images"]), f"PGD-{config['steps']}", *map(share, found.values())]
             for budget, found in cards["pgd"]["metrics"].items()
         ]
         names = next(iter(cards["pgd"]["metrics"].values()))
-        yield from _table(["model", "budget", "images", "attack", *(name.replace("_", " ") for name in names)], rows)
+        yield from table(["model", "budget", "images", "attack", *(name.replace("_", " ") for name in names)], rows)
     if "minimal_norm" in cards:
         yield "Smallest change in L2 that fools, over 32 images.\n"
         rows = [
-            [name.replace("_", " "), _share(row["fooled"]), f"{row['mean_l2']:.4f}", f"{row['processor_seconds']:.1f}"]
+            [name.replace("_", " "), share(row["fooled"]), f"{row['mean_l2']:.4f}", f"{row['processor_seconds']:.1f}"]
             for name, row in cards["minimal_norm"]["metrics"].items()
         ]
-        yield from _table(["attack", "fooled", "mean L2", "processor seconds"], rows)
+        yield from table(["attack", "fooled", "mean L2", "processor seconds"], rows)
 
 
 def _maker(found: dict[str, float] | None) -> str:
@@ -204,51 +210,51 @@ def _maker(found: dict[str, float] | None) -> str:
 def adaptive(folder: Path) -> Iterator[str]:
     """Attacks that know the detectors."""
     yield "## Attacks on detectors\n"
-    for card in _cards(folder / "adaptive"):
+    for card in read_cards(folder / "adaptive"):
         config, found = card["config"], card["metrics"]
         yield f"`{config['detector']}` on {config['model']}, threshold for {config['fpr']:.0%} false positives; clean images flagged:"
-        yield f"{_share(found['clean_flagged'])}. {config['images']} images. Unseen: fooled and not flagged.\n"
+        yield f"{share(found['clean_flagged'])}. {config['images']} images. Unseen: fooled and not flagged.\n"
         heads = ["attack", *(f"{what}, {eps}/255" for eps in config["eps_255"] for what in ("fooled", "unseen"))]
         rows = []
         for name, spec in config["attacks"].items():
             cells = [found[f"{name}_{eps}"] for eps in config["eps_255"]]
             title = spec if spec.startswith("pgd") else name.replace("_", " ")
-            rows.append([f"`{title}`", *(_share(cell[what]) for cell in cells for what in ("fooled", "unseen"))])
-        yield from _table(heads, rows)
+            rows.append([f"`{title}`", *(share(cell[what]) for cell in cells for what in ("fooled", "unseen"))])
+        yield from table(heads, rows)
 
 
 def demo(folder: Path) -> Iterator[str]:
     """The demo over seeds."""
     yield "## The demo over seeds\n"
-    for card in _cards(folder / "demo"):
+    for card in read_cards(folder / "demo"):
         found = card["metrics"]
-        yield f"Right verdict and class on infected models: {_share(found['infected_right'])};"
-        yield f"on their clean twins: {_share(found['clean_right'])}.\n"
+        yield f"Right verdict and class on infected models: {share(found['infected_right'])};"
+        yield f"on their clean twins: {share(found['clean_right'])}.\n"
         heads = ["seed", "infected", "verdict", "right", "p", "accuracy", "repaired", "ASR", "repaired", "TPR", "FPR"]
-        yield from _table(heads, [_demo_row(row) for row in found["rows"]])
+        yield from table(heads, [_demo_row(row) for row in found["rows"]])
 
 
 def _demo_row(row: dict[str, Any]) -> list[str]:
     said = f"class {row['target']}" if row["said"] else "not infected"
     start = [str(row["seed"]), "yes" if row["infected"] else "no", said, "yes" if row["right"] else "**no**", f"{row['p_value']:.2g}"]
     rest = ("clean_accuracy_before", "clean_accuracy_after", "asr_before", "asr_after", "tpr", "fpr")
-    return [*start, *(_share(row.get(key)) for key in rest)]
+    return [*start, *(share(row.get(key)) for key in rest)]
 
 
 def speed(folder: Path) -> Iterator[str]:
     """Ratios measured in one run, and what poisoning takes."""
     yield "## Speed\n"
-    rows, cards = [], _cards(folder / "speed")
+    rows, cards = [], read_cards(folder / "speed")
     for card in cards:
         for name, value, where in _ratios(card["metrics"]):
             median, low, high = value
             rows.append([f"{name.replace('_', ' ')}{where}", f"{median:.2f}", f"{low:.2f}", f"{high:.2f}", card["hardware"]])
-    yield from _table(["times faster", "median", "lowest", "highest", "hardware"], rows)
+    yield from table(["times faster", "median", "lowest", "highest", "hardware"], rows)
     for card in (card for card in cards if "triggers" in card["metrics"]):
         load, images = card["config"]["load"], card["config"]["images"]
         yield f"Seconds to poison {images:,} CIFAR-10 images, wall clock at a load of {load:.1f} on two cores, and the processor's own.\n"
         heads = ["trigger", "10 %: wall", "slowest", "processor", "100 %: wall", "slowest", "processor"]
-        yield from _table(heads, [_poisoning(name, row) for name, row in card["metrics"]["triggers"].items()])
+        yield from table(heads, [_poisoning(name, row) for name, row in card["metrics"]["triggers"].items()])
 
 
 def _ratios(metrics: dict[str, Any]) -> Iterator[tuple[str, list[float], str]]:
@@ -271,9 +277,9 @@ def _poisoning(name: str, row: dict[str, dict[str, list[float]]]) -> list[str]:
 def robustness(folder: Path) -> Iterator[str]:
     """What survives being killed."""
     yield "## Killed and run again\n"
-    cards = _cards(folder / "robustness")
+    cards = read_cards(folder / "robustness")
     rows = [[card["config"].get("command", card["kind"]), name, str(value)] for card in cards for name, value in _flat(card["metrics"])]
-    yield from _table(["what", "measure", "value"], rows)
+    yield from table(["what", "measure", "value"], rows)
 
 
 def _flat(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -282,30 +288,6 @@ def _flat(metrics: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from _flat(value, f"{prefix}{name} ")
         elif not isinstance(value, list):
             yield f"{prefix}{name}".replace("_", " "), value
-
-
-def _cards(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
-
-
-def _share(value: float | Sequence[float] | None) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, (int, float)):
-        return f"{value:.1%}"
-    share, low, high = value
-    return f"{share:.1%} [{low:.1%}, {high:.1%}]"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    if not rows:
-        yield "No card yet.\n"
-        return
-    yield "| " + " | ".join(heads) + " |"
-    yield "| " + " | ".join("---" for _ in heads) + " |"
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"
-    yield ""
 
 
 def main() -> int:
