@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from mithridate.analysis.reference import balanced, weighed
+from mithridate.analysis.reference import balanced, kept, weighed
 from mithridate.analysis.switches import answer_priors, answer_surprise, switch_priors, switch_surprise, votes
 from mithridate.data import Samples
 from mithridate.defenses.detectors.activation_space import ActivationSpace
@@ -202,3 +202,14 @@ def test_bad_arguments_are_named() -> None:
         ActivationSpace().fit(Deep(), odd)
     with pytest.raises(ValueError, match="layer 'third' is not in the model"):
         ActivationSpace(layers=("third",)).fit(Deep(), pixels(20, 0))
+
+
+def test_images_beyond_the_limit_are_not_read() -> None:
+    labels = torch.arange(90) % 3
+    images = torch.zeros(90, 1, 4, 4)
+    images[:, 0, 0, 0] = torch.linspace(0, 1, 90)
+    clean = Samples(images, labels, ("a", "b", "c"))
+    assert kept(clean, 90, 0) is clean
+    some = kept(clean, 30, 1)
+    assert some.labels.bincount().tolist() == [10, 10, 10]
+    assert torch.equal(some.images, clean[balanced(labels, 30, 1)].images)

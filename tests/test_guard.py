@@ -402,3 +402,13 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path, capsys: pytest.Capture
         Guard.fit(Plain(), [KDE()], clean(200), fpr=0.05).export(tmp_path / "guard.pt2", clean(1).images)
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "")
+
+
+def test_of_very_many_clean_images_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mithridate.guard.guard.MOST", 60)
+    known = clean(150)
+    guard = Guard.fit(Counting(), [KDE()], known, fpr=0.05, seed=3)
+    assert len(guard.calibration[0]) == 60
+    again = Guard.fit(Counting(), [KDE()], known, fpr=0.05, seed=3)
+    assert torch.equal(guard.calibration[0], again.calibration[0])
+    assert len(Guard.fit(Counting(), [KDE()], known[torch.arange(60)], fpr=0.05).calibration[0]) == 60

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mithridate.analysis.isolation import exact_losses, excess, fast_learned, flooding, isolate, local_ascent, lowest, suspicion
+from mithridate.analysis.isolation import exact_losses, excess, fast_learned, flooding, isolate, local_ascent, lowest, settled, suspicion
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -60,6 +60,12 @@ def test_the_lowest_share_is_exact() -> None:
     assert int(lowest(losses, 0.001).sum()) == 1
 
 
+def test_settled_losses_are_the_geometric_mean_of_the_last_half() -> None:
+    recorded = torch.tensor([[9.0], [9.0], [4.0], [0.0]])
+    assert float(settled(torch.tensor([1e-3]), recorded)) == pytest.approx((1e-3 * 4 * 1e-7) ** (1 / 3), rel=1e-4)
+    assert float(settled(torch.tensor([0.5]), recorded[:1])) == pytest.approx(0.5)
+
+
 def mixed(poisoned: int = 500, factor: float = 1e-4, label: int = 2, classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     """Log-normal losses of 1,000 samples a label, and poisoned ones of one label that are lower by a factor."""
     labels = torch.cat([torch.arange(classes).repeat_interleave(1000), torch.full((poisoned,), label)])
@@ -69,7 +75,7 @@ def mixed(poisoned: int = 500, factor: float = 1e-4, label: int = 2, classes: in
     return losses, labels, bad
 
 
-@pytest.mark.parametrize("poisoned", [60, 500, 1000, 9000])
+@pytest.mark.parametrize("poisoned", [60, 500, 1000, 3900])
 def test_a_population_that_is_learned_faster_is_found_whatever_its_share(poisoned: int) -> None:
     losses, labels, bad = mixed(poisoned)
     found = fast_learned(losses, labels)
@@ -77,10 +83,11 @@ def test_a_population_that_is_learned_faster_is_found_whatever_its_share(poisone
     assert float(found[bad].float().mean()) > 0.98
 
 
+@pytest.mark.parametrize("each", [30, 200, 1000])
 @pytest.mark.parametrize("seed", range(5))
-def test_one_population_is_never_divided(seed: int) -> None:
-    labels = torch.arange(5000) % 10
-    losses = drawn(seed, 5000).exp() * (1 + labels)
+def test_one_population_is_hardly_ever_divided(seed: int, each: int) -> None:
+    labels = torch.arange(10 * each) % 10
+    losses = (2 * drawn(seed, 10 * each)).exp() * (1 + labels)
     assert not bool(fast_learned(losses, labels).any())
 
 
@@ -129,7 +136,7 @@ def test_bad_losses_are_named(losses: Tensor, labels: Tensor, said: str) -> None
 @pytest.mark.parametrize(("gate", "adaptive", "count"), [(True, True, 500), (True, False, 55), (False, True, 500), (False, False, 55)])
 def test_what_is_isolated_from_poison(gate: bool, adaptive: bool, count: int) -> None:
     losses, labels, bad = mixed()
-    isolated = isolate(losses, labels, 0.01, gate=gate, adaptive=adaptive)
+    isolated = isolate(losses, losses, labels, 0.01, gate=gate, adaptive=adaptive)
     assert int(isolated.bad.sum()) == pytest.approx(count, abs=5)
     assert float(bad[isolated.bad].float().mean()) > 0.98
     assert isolated.note.startswith("isolated")
@@ -139,7 +146,9 @@ def test_what_is_isolated_from_poison(gate: bool, adaptive: bool, count: int) ->
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_the_gate_stays_shut_on_clean_losses_and_says_so(adaptive: bool) -> None:
     losses, labels, _ = mixed(0)
-    shut = isolate(losses, labels, 0.01, gate=True, adaptive=adaptive)
+    shut = isolate(losses, losses, labels, 0.01, gate=True, adaptive=adaptive)
     assert not bool(shut.bad.any())
     assert shut.note.startswith("gate: nothing to unlearn")
-    assert int(isolate(losses, labels, 0.01, gate=False, adaptive=adaptive).bad.sum()) == 50, "without a gate there is always something"
+    assert int(isolate(losses, losses, labels, 0.01, gate=False, adaptive=adaptive).bad.sum()) == 50, (
+        "without a gate there is always something"
+    )

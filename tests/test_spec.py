@@ -104,7 +104,7 @@ def test_specifications_are_short() -> None:
     assert parse("kde: bandwidth = 0.5 ,layer=fc") == KDE(bandwidth=0.5, layer="fc")
     assert parse("pgd:norm=l2,step=none").step is None
     assert parse(f"{NAME}:layers=a,b@input,count=4") == Sample(layers=("a", "b@input"), count=4)
-    assert to_dict(KDE()) == {"method": "kde", "least": 5}
+    assert to_dict(KDE()) == {"method": "kde", "least": 5, "reference": 4000}
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("1", True), ("false", False), ("no", False), ("0", False)])

@@ -81,7 +81,7 @@ def test_views_tell_malicious_inputs_apart(infected: Analysis) -> None:
     """What the paper says: adversarial inputs are unstable, backdoor inputs stable, and both switch class on their way."""
     clean, adversarial, backdoor = (each.name for each in infected.populations)
     chosen = next(level for level in infected.levels if level.chosen)
-    assert 0.2 < float(chosen.rates[clean].mean()) < 0.4
+    assert 0.05 < float(chosen.rates[clean].mean()) < 0.15
     assert float(chosen.rates[backdoor].mean()) < float(chosen.rates[clean].mean()) < float(chosen.rates[adversarial].mean())
     assert [level.level for level in infected.levels] == sorted(level.level for level in infected.levels)
     first, last = infected.depths[0], infected.depths[-1]
@@ -154,12 +154,12 @@ def test_a_model_is_analysed_from_the_command_line(
     made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, out = made / "model.safetensors", tmp_path / "page.html"
-    flags = ("--truth", made / "truth.json", "--attack", "pgd:eps=0.2", "--suspect", "digits:test:60", "--quiet", "--out", out)
+    flags = ("--truth", made / "truth.json", "--attack", "pgd:eps=0.2", "--suspect", "digits:train:60", "--quiet", "--out", out)
     assert run(monkeypatch, "analyse", model, "--clean", "digits:test", *flags) == 0
     said = capsys.readouterr().err
     assert "clean images / badnets" in said and "AUROC" in said
     page = out.read_text()
-    assert all(name in page for name in ("badnets", "pgd:eps=0.2", "digits:test:60"))
+    assert all(name in page for name in ("badnets", "pgd:eps=0.2", "digits:train:60"))
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,8 +17,8 @@ from mithridate.checks import one_of, within
 from mithridate.data import Samples, to_float
 from mithridate.errors import NotFinite
 from mithridate.nn.augment import crop_and_flip
+from mithridate.nn.checkpoints import digest, read_state, write_state
 from mithridate.nn.modes import clone, device_of, fast_layout, has_fast_bf16
-from mithridate.nn.vault import save_weights
 from mithridate.roles import Progress, silent
 
 Transform = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
@@ -228,21 +226,12 @@ class _Run:
                 state[f"momentum.{i}"] = buffer
         if self.hooks.losses is not None:
             state["losses"] = self.hooks.losses
-        about = {"epochs": str(epochs_done), "run": self.fingerprint, "state": _digest("", (state[name] for name in sorted(state)))}
-        save_weights(self.hooks.checkpoint, state, about)
+        write_state(self.hooks.checkpoint, state, run=self.fingerprint, epochs=epochs_done)
 
     def restore(self) -> int:
         """Load the checkpoint of this same run, if there is a whole one; gives the number of epochs it has behind it."""
-        path = self.hooks.checkpoint
-        if path is None or not path.exists():
-            return 0
-        try:
-            with safe_open(path, framework="pt") as stored:
-                about = stored.metadata() or {}
-                state = {name: stored.get_tensor(name) for name in sorted(stored.keys())} if about.get("run") == self.fingerprint else {}
-        except SafetensorError:
-            return 0
-        if not state or about.get("state") != _digest("", state.values()):
+        state, epochs = ({}, 0) if self.hooks.checkpoint is None else read_state(self.hooks.checkpoint, self.fingerprint)
+        if not epochs:
             return 0
         self.student.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
         for i, parameter in enumerate(self.student.parameters()):
@@ -251,21 +240,13 @@ class _Run:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
         if self.hooks.losses is not None:
             self.hooks.losses.copy_(state["losses"])
-        return int(about["epochs"])
+        return epochs
 
     def _fingerprint(self) -> str:
         """What makes this run this run: recipe, seed, every label and image, and the weights it begins with."""
         kept = "" if self.hooks.losses is None else " with losses"
         what = f"{self.recipe} seed={self.seed} task={self.hooks.task}{self.hooks.tag}{kept}"
-        return _digest(what, (self.samples.labels, *self.samples.images.split(4096), *self.student.state_dict().values()))
-
-
-def _digest(text: str, tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        return digest(what, (self.samples.labels, *self.samples.images.split(4096), *self.student.state_dict().values()))
 
 
 def _fabric(recipe: Recipe, device: torch.device) -> Any:

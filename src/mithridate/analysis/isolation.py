@@ -15,6 +15,9 @@ from torch.nn.functional import softplus
 
 from mithridate.analysis.outliers_1d import MAJORITY, split
 
+DEEP = 0.15  # how empty the valley beside a population must be, for the tail of a label's losses has valleys by chance
+LARGE, SHALLOW = 0.1, 0.75  # from this share of a label on, a valley that is less deep will do: clean labels have none under 0.9
+FLOOR = 1e-7  # losses of a training forward are no more exact than this
 GAP = math.log(10)  # how much lower the logarithm of a fast population's loss lies
 
 
@@ -56,6 +59,15 @@ def suspicion(losses: Tensor) -> Tensor:
     return -losses.clamp_min(torch.finfo(losses.dtype).tiny).log()
 
 
+def settled(each: Tensor, recorded: Tensor) -> Tensor:
+    """Geometric mean (n,) of the losses after a training (n,), and of those recorded in the last half of its epochs (epochs, n).
+
+    At a constant learning rate the last weights are an accident. What was recorded on the way costs nothing, and evens it out.
+    """
+    late = recorded[len(recorded) - len(recorded) // 2 :]
+    return torch.cat([each[None], late]).clamp_min(FLOOR).log().mean(0).exp()
+
+
 def lowest(losses: Tensor, ratio: float) -> Tensor:
     """The share of samples (n,) bool with the lowest losses (n,): at least one, earlier ones first where losses are equal."""
     chosen = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
@@ -66,7 +78,8 @@ def lowest(losses: Tensor, ratio: float) -> Tensor:
 def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
     """Which samples (n,) bool form a population of their own within their label, of far lower loss: no poison rate is needed.
 
-    The logarithms of a label's losses are cut at their valley, if they have one (`outliers_1d.split`). The lower population counts if
+    The logarithms of a label's losses are cut at their valley, if they have one (`outliers_1d.split`); a large population may show by a
+    shallow one, which is how it looks while it is still being learned. The lower population counts if
     its median loss is under a tenth of that of the label's other samples and of all other labels'. Where it is more than two thirds of
     the label, a label that is merely easy but for a few odd images looks alike, so it counts only if its median is under a
     tenth of the loss that 99 % of all other labels' samples exceed.
@@ -85,15 +98,16 @@ def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
     logs, found = -suspicion(losses).double(), torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
     for label in labels.unique().tolist():
         own = labels == label
-        cut = split(logs[own])
+        cut = split(logs[own], depth=DEEP)
+        cut = split(logs[own], least=LARGE, depth=SHALLOW) if cut is None else cut
         if cut is not None and _stands_apart(logs[own & (logs < cut)], logs[own & (logs >= cut)], logs[~own]):
             found |= own & (logs < cut)
     return found
 
 
 def _stands_apart(low: Tensor, high: Tensor, others: Tensor) -> bool:
-    if not len(others):
-        return False  # of one label, nobody can say whether it is learned faster than others
+    if len(others) < len(low):
+        return False  # what outnumbers all other labels is learned first for that alone, and of one label nobody can say
     share, middle = len(low) / (len(low) + len(high)), low.median()
     below = middle < torch.minimum(high.median(), others.median()) - GAP
     return bool(below) and (share <= MAJORITY or bool(middle < others.kthvalue(max(1, round(0.01 * len(others)))).values - GAP))
@@ -107,11 +121,12 @@ class Isolated:
     note: str
 
 
-def isolate(losses: Tensor, labels: Tensor, ratio: float, *, gate: bool, adaptive: bool) -> Isolated:
+def isolate(losses: Tensor, steady: Tensor, labels: Tensor, ratio: float, *, gate: bool, adaptive: bool) -> Isolated:
     """The samples to hold for poisoned.
 
     Args:
-        losses: (n,) at least 0.
+        losses: (n,) at least 0, after the training: what is ranked.
+        steady: (n,) at least 0, `settled` if there is more to go by: where a fast population is looked for.
         labels: (n,) int64.
         ratio: share of the samples with the lowest losses that is isolated.
         gate: isolate nothing unless most of that share, or of the fast population if that is smaller, is both.
@@ -120,7 +135,7 @@ def isolate(losses: Tensor, labels: Tensor, ratio: float, *, gate: bool, adaptiv
     Raises:
         ValueError: as `fast_learned` does.
     """
-    fast, few = fast_learned(losses, labels), lowest(losses, ratio)
+    fast, few = fast_learned(steady, labels), lowest(losses, ratio)
     seen = _seen(losses, labels, few)
     agreed = int((fast & few).sum()) > min(int(fast.sum()), int(few.sum())) / 2
     if gate and not agreed:

@@ -180,7 +180,8 @@ def _pairs(points: Tensor, bank: Tensor, first: Tensor, rows: Tensor) -> Tensor:
 
 def _apart(points: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
     """True distances (m, c) of points (m, d) and rows (m, c) of the bank; gradients, zero where they are zero, flow to the points."""
-    return torch.linalg.vector_norm(bank[rows] - points[:, None], dim=2)
+    apart: Tensor = torch.linalg.vector_norm(bank[rows] - points[:, None], dim=2)
+    return apart
 
 
 def _exportable(points: Tensor, bank: Tensor, member: Tensor | None, count: int) -> Tensor:

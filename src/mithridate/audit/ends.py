@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from mithridate.data import Samples
+from mithridate.datasets.overlap import unseen
 from mithridate.guard import Guard
 from mithridate.report.pictures import Pictures
 from mithridate.report.schema import AuditReport, Loading
@@ -47,3 +48,23 @@ class Outcome:
         from mithridate.report.html import summary_html  # jinja is only needed to draw
 
         return summary_html(self.report)
+
+
+def checked(subject: Subject) -> tuple[Subject, list[str]]:
+    """The subject without those suspects that are clean images, and what to say of it.
+
+    Raises:
+        ValueError: no images where some are promised, of another shape than the clean ones, or suspects that are all clean images.
+    """
+    for name, images in (("suspect", subject.suspect), ("training", subject.training)):
+        if images is None:
+            continue
+        if not len(images):
+            raise ValueError(f"{name} must hold at least one image, got none")
+        if images.images.shape[1:] != subject.clean.images.shape[1:]:
+            wanted, got = tuple(subject.clean.images.shape[1:]), tuple(images.images.shape[1:])
+            raise ValueError(f"{name} images must have the shape {wanted} of the clean ones, got {got}")
+    if subject.suspect is None:
+        return subject, []
+    fresh, note = unseen(subject.suspect, subject.clean)
+    return replace(subject, suspect=fresh), [note] if note else []

@@ -12,12 +12,11 @@ from torch import nn
 
 from mithridate import __version__, judge, methods, metrics
 from mithridate.audit import budget, steps
-from mithridate.audit.ends import Outcome, Subject
+from mithridate.audit.ends import Outcome, Subject, checked
 from mithridate.audit.settings import Clock, Settings
 from mithridate.audit.words import sentence
 from mithridate.card import hardware, versions
 from mithridate.data import Samples
-from mithridate.datasets.overlap import unseen
 from mithridate.errors import NotFinite
 from mithridate.guard import Guard
 from mithridate.metrics import Rate
@@ -64,13 +63,10 @@ class _Audit:
     """The state of one audit: what has been found so far."""
 
     def __init__(self, subject: Subject, settings: Settings, progress: Progress) -> None:
+        subject, notes = checked(subject)
         self.subject, self.settings, self.progress = subject, settings, progress
         self.model, self.clock = subject.model, Clock(settings.seconds)
-        _check(subject)
-        if subject.suspect is not None:
-            fresh, note = unseen(subject.suspect, subject.clean)
-            self.subject = subject = dataclasses.replace(subject, suspect=fresh)
-            self.clock.skipped += [note] if note else []
+        self.clock.skipped += notes
         self.parts = steps.split(subject.clean, settings.seed)
         needed = math.ceil(len(settings.detectors) / settings.fpr) - 1
         if subject.suspect is not None and len(self.parts.known) < needed:  # the guard would say so too, but after everything else
@@ -260,14 +256,3 @@ class _Audit:
         tables |= {"screen": to_dict(self.screen), "repair": to_dict(self.repair)}
         rest = {k: v for k, v in dataclasses.asdict(self.settings).items() if k not in tables}
         return tables | rest | {"threads": torch.get_num_threads()}
-
-
-def _check(subject: Subject) -> None:
-    for name, images in (("suspect", subject.suspect), ("training", subject.training)):
-        if images is None:
-            continue
-        if not len(images):
-            raise ValueError(f"{name} must hold at least one image, got none")
-        if images.images.shape[1:] != subject.clean.images.shape[1:]:
-            wanted, got = tuple(subject.clean.images.shape[1:]), tuple(images.images.shape[1:])
-            raise ValueError(f"{name} images must have the shape {wanted} of the clean ones, got {got}")

@@ -45,11 +45,11 @@ def analyse(
     evasions = several("evasion", tuple(attack or ["pgd"]), context.obj)
     with bars(quiet) as progress:
         subject, _ = read(model, clean, None, None, arch=arch, size=size, root=data, seed=seed)
-        found = {Path(each).name or each: unseen(_inputs(each, subject.clean, data, seed), subject.clean) for each in suspect or ()}
-        strange = [(name, inputs) for name, (inputs, _) in found.items()]
+        found = [(Path(each).name or each, *unseen(_inputs(each, subject.clean, data, seed), subject.clean)) for each in suspect or ()]
+        strange = [(name, inputs) for name, inputs, _ in found]
         made = _analysis(subject, evasions, truth, strange, (count, seed), progress)
     write_atomic(out, render(made).encode())
-    say(*_lines(made), *(f"note: {name}: {note}" for name, (_, note) in found.items() if note), f"written to {out}")
+    say(*_lines(made), *(f"note: {name}: {note}" for name, _, note in found if note), f"written to {out}")
 
 
 def _inputs(source: str, clean: Samples, root: Path | None, seed: int) -> Samples:

@@ -37,7 +37,8 @@ def training(case: Case) -> Finding:
     checkpoint = case.out / "checkpoint.safetensors"
     with found.timed(case):
         trained = case.defense.train(model, data, seed=case.seed, progress=case.progress, checkpoint=checkpoint)
-    checkpoint.unlink(missing_ok=True)
+    for left in case.out.glob(f"{checkpoint.stem}*{checkpoint.suffix}"):  # of each stage
+        left.unlink()
     return _compared(case, trained, found)
 
 

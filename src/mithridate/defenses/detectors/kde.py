@@ -106,7 +106,7 @@ class KDE:
     layer: str | None = None
     bandwidth: float | None = None
     least: int = 5
-    reference: int = 2000
+    reference: int = 4000
     uncertainty: int | None = None
 
     def __post_init__(self) -> None:

@@ -97,7 +97,7 @@ class LID:
     conditional: bool = False
     supervised: bool = False
     eps: float = 8 / 255
-    reference: int = 2000
+    reference: int = 4000
 
     def __post_init__(self) -> None:
         within(self, "[2, inf)", "k", "least")

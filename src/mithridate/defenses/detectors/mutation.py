@@ -127,13 +127,11 @@ class Mutation:
         found, label, classes = over_all(mutants, model, taps, clean, progress=progress)
         trial = Trial.of(found, label, (self.alpha, self.beta), classes=classes, least=self.least) if self.sequential else None
         found = over_all(mutants, model, taps, clean, test=trial, progress=progress)[0] if trial else found
-        counted = self.statistic == "rate"
-        scales = scale(found.rate_odds if counted else found.odds, label, classes=classes, least=self.least)
-        numbers = {"operator": list(OPERATORS).index(self.operator), "together": mutants.together, "counted": counted}
-        buffers = {name: torch.tensor(value) for name, value in {**numbers, "level": mutants.level}.items()}
-        rates, limits = (trial.rates, torch.tensor(trial.limits)) if trial else (torch.zeros(4, classes), torch.zeros(2))
-        buffers |= {"seeds": mutants.seeds, "scales": scales, "rates": rates, "limits": limits}
-        return MutationScorer(model, taps, buffers).to(scales)
+        scales = scale(found.rate_odds if self.statistic == "rate" else found.odds, label, classes=classes, least=self.least)
+        ends, rates = (trial.limits, trial.rates) if trial else ((0.0, 0.0), torch.zeros(4, classes))
+        numbers = {"operator": list(OPERATORS).index(self.operator), "together": mutants.together, "counted": self.statistic == "rate"}
+        buffers = {name: torch.tensor(value) for name, value in {**numbers, "level": mutants.level, "limits": ends}.items()}
+        return MutationScorer(model, taps, buffers | {"seeds": mutants.seeds, "scales": scales, "rates": rates}).to(scales)
 
     def _mutants(self, model: nn.Module, clean: Samples, generator: torch.Generator) -> tuple[tuple[str, ...], Mutants]:
         """The taps of what has to run, and the mutants, at a level that is given or found on some clean images."""

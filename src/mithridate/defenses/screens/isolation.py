@@ -1,6 +1,7 @@
 """Early isolation: poisoned images are learned faster, so after a short training that holds losses up, theirs are the lowest.
 
-    score(x) = -log cross-entropy of x, by a model that was trained for a few epochs under a loss that will not go below gamma
+    score(x) = -log cross-entropy of x, by a model that was trained for a few epochs under a loss that will not go below gamma,
+               averaged over its last state and what was recorded in the last half of its epochs
 
 The ranking half of Anti-Backdoor Learning as a screen. The given model is asked for nothing but its architecture: a copy of it
 starts from new weights.
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from mithridate import loops
 from mithridate.analysis.early import Early, learn_early, look
-from mithridate.analysis.isolation import suspicion
+from mithridate.analysis.isolation import settled, suspicion
 from mithridate.data import Samples
 from mithridate.nn.fresh import fresh
 from mithridate.nn.modes import predict
@@ -41,5 +42,5 @@ class Isolation(Early):
             raise ValueError("samples must not be empty")
         predict(model, samples[:2])
         hooks = loops.Hooks(progress=progress, task="isolating")
-        early, _, _ = learn_early(fresh(model, seed), samples, self, seed=seed, hooks=hooks)
-        return suspicion(look(early, samples, progress=progress))
+        early, recorded, _ = learn_early(fresh(model, seed), samples, self, seed=seed, hooks=hooks)
+        return suspicion(settled(look(early, samples, progress=progress), recorded))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mithridate import loops
 from mithridate.analysis.early import Early, learn_early, look, train_steadily
-from mithridate.analysis.isolation import isolate, suspicion
+from mithridate.analysis.isolation import isolate, settled, suspicion
 from mithridate.analysis.unlearning import divide, take_back, train_against
 from mithridate.checks import one_of, within
 from mithridate.data import Samples
@@ -111,10 +111,11 @@ class ABL(loops.Recipe):
         hooks = loops.Hooks(progress=progress, checkpoint=first, task="isolating", after=told(watch, "isolating"))
         early, losses, notes = learn_early(model, samples, self._early(), seed=seed, hooks=hooks)
         each = look(early, samples, progress=progress)
-        found = isolate(each, samples.labels.cpu(), self.ratio, gate=self.gate, adaptive=self.adaptive)
+        steady = settled(each, losses)
+        found = isolate(each, steady, samples.labels.cpu(), self.ratio, gate=self.gate, adaptive=self.adaptive)
         hooks = replace(hooks, checkpoint=checkpoint, task="fine-tuning", tag=f" {self}", after=told(watch, "fine-tuning"))
         trained, said = self._second(early, samples, found.bad, seed, hooks, watch)
-        return Learned(trained, suspicion(each), found.bad, losses, (*notes, found.note, *said))
+        return Learned(trained, suspicion(steady), found.bad, losses, (*notes, found.note, *said))
 
     def _second(
         self, early: nn.Module, samples: Samples, bad: Tensor, seed: int, hooks: loops.Hooks, watch: Watch
