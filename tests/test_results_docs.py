@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import abl_tables
+import detector_tables
 import grid_tables
 import results_docs
 
@@ -147,3 +149,39 @@ def test_a_stale_page_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert results_docs.main() == 0
     monkeypatch.setattr("sys.argv", ["results_docs.py", "--check"])
     assert results_docs.main() == 0
+
+
+def _write(folder: Path, name: str, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({"config": config, "metrics": metrics, "seconds": {}, "hardware": "h"}))
+
+
+def test_seeds_of_the_papers_setting_become_means_with_their_ends(tmp_path: Path) -> None:
+    for seed, auroc in enumerate((0.9, 1.0)):
+        judged = {"auroc": auroc, "tpr_5": [auroc / 2, 0, 1]}
+        found = {"fpr_5": [0.05, 0, 1], "backdoor": judged, "adversarial": judged, "mutants": {"mean": 20.0 + seed, "of": 100}}
+        _write(tmp_path / "detectors", str(seed), {"dataset": "d"}, {"asr": [1.0, 0, 1], "mutation": found})
+    lines = list(detector_tables.jin(tmp_path))
+    assert "| d | 2 | `mutation` | 0.950 [0.900, 1.000] | 47.5 | 0.950 [0.900, 1.000] | 47.5 | 5.0 | 20 |" in lines
+
+
+def test_what_detectors_cost_is_told_with_its_misses(tmp_path: Path) -> None:
+    _write(
+        tmp_path / "speed", "a", {}, {"lid_k20": {"times_faster_than": {"brute_force": [0.5, 0.25, 0.75]}}, "guard": {"peak_bytes": 2**29}}
+    )
+    _write(tmp_path / "speed", "b", {}, {"lid_k20": {"times_the_bare_pass": {"lid": [1.25, 1.0, 1.5]}}})
+    lines = list(detector_tables.costs(tmp_path))
+    assert "| lid k20 | brute force | 0.5 [0.25, 0.75] |" in lines
+    assert "| `lid_k20` | lid | 1.25 [1, 1.5] |" in lines
+    assert "| `guard` | 0.50 |" in lines
+
+
+def test_what_is_isolated_and_unlearned_is_told(tmp_path: Path) -> None:
+    clean = {"lowest": {"count": 5, "precision": 0.0, "recall": None}, "isolated": {"count": 0, "precision": None, "recall": None}}
+    _write(tmp_path / "abl", "a", {"attack": "clean", "rate": 0.1, "loss": "lga", "epochs": 5}, clean)
+    state = {"clean_accuracy": 0.8, "clean_accuracy_others": 0.75, "asr": 0.005}
+    _write(tmp_path / "abl", "b", {}, {"before": state | {"asr": 1.0}, "bounded": {"kept": state, "epochs": [state, state]}})
+    lines = list(abl_tables.abl(tmp_path))
+    assert "| `clean` | - | lga | 5 | 0.0% | 0 | - | - |" in lines
+    assert "| before | 0 | 80.0% / 75.0% | 100.00% |" in lines
+    assert "| bounded | 2 | 80.0% / 75.0% | 0.50% |" in lines

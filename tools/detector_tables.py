@@ -43,3 +43,22 @@ def _spread(values: Sequence[float]) -> str:
 
 def _percent(shares: Sequence[Sequence[float]]) -> str:
     return f"{100 * statistics.fmean(share[0] for share in shares):.1f}"
+
+
+def costs(folder: Path) -> Iterator[str]:
+    """What detectors cost beside other ways of doing the same, and what they add to a bare pass."""
+    yield "## What detectors cost\n"
+    yield "Ratios of the processor's time within one run, median [lowest, highest].\n"
+    every = [(name, value) for card in read_cards(folder / "speed") for name, value in card["metrics"].items()]
+    found = [(name, value) for name, value in every if isinstance(value, dict)]
+    rows = [[name, way, _ratio(each)] for name, value in found for way, each in value.get("times_faster_than", {}).items()]
+    yield from table(["what", "than", "times faster"], [[cell.replace("_", " ") for cell in row] for row in rows])
+    rows = [[f"`{name}`", who, _ratio(each)] for name, value in found for who, each in value.get("times_the_bare_pass", {}).items()]
+    yield from table(["model", "what reads it", "times the bare forward pass"], rows)
+    peaks = {name: value["peak_bytes"] for name, value in found if "peak_bytes" in value}
+    yield "Most memory while fitting on 1,000,000 images on disk, and scoring:\n"
+    yield from table(["what", "GiB"], [[f"`{name}`", f"{peak / 2**30:.2f}"] for name, peak in peaks.items()])
+
+
+def _ratio(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3g} [{min(values):.3g}, {max(values):.3g}]"

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import abl_tables
 import detector_tables
 import grid_tables
 from mithridate.bench import Store
@@ -32,7 +33,19 @@ hardware; this page is written from them by `python tools/results_docs.py`. Rate
 
 def page(folder: Path) -> str:
     """The whole page for a folder of cards."""
-    sections = (victims, grids, detector_tables.jin, audits, agreement, adaptive, demo, speed, robustness)
+    sections = (
+        victims,
+        grids,
+        detector_tables.jin,
+        abl_tables.abl,
+        audits,
+        agreement,
+        adaptive,
+        demo,
+        speed,
+        detector_tables.costs,
+        robustness,
+    )
     return "\n".join([INTRO, *("\n".join(section(folder)) for section in sections)])
 
 
