@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,17 @@ def surrogate(tmp_path_factory: pytest.TempPathFactory) -> str:
     from attackers import own_model
 
     return own_model(tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs one command line in this process; gives exit status and stderr."""
+    from mithridate.cli.main import main
+
+    def once(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["mithridate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    return once

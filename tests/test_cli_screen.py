@@ -34,19 +34,6 @@ from mithridate.threats.triggers.badnets import BadNets
 Run = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs one command line in this process; gives exit status and stderr."""
-
-    def once(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["mithridate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), capsys.readouterr().err
-
-    return once
-
-
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of `mithridate infect`: a victim, and its training images as class folders."""

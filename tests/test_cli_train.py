@@ -30,19 +30,6 @@ Run = Callable[..., tuple[int, str]]
 PLAIN = ("--defense", "plain", "--arch", "lenet", "--quiet")
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs one command line in this process; gives exit status and stderr."""
-
-    def once(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["mithridate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), capsys.readouterr().err
-
-    return once
-
-
 @pytest.fixture(scope="module")
 def poison(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a poisoned training set of `mithridate infect` and what the attacker did."""
