@@ -21,6 +21,15 @@ def test_round_trip(tmp_path: Path) -> None:
     assert text.endswith("}\n") and json.loads(text)["metrics"] == {"asr": [0.9, 0.8, 1.0]}
 
 
+def test_numbers_in_a_row_share_a_line(tmp_path: Path) -> None:
+    curves = {"roc": [[0.0, 0.5], [1e-7, 1.0]], "values": [1.0, float("inf")], "deep": [[[1, 2], [3, 4]], [[5, 6]]], "none": []}
+    made = Card(kind="x", config={"names": ["a", "b [\n 1, 2\n]"]}, metrics={"asr": [0.9, 0.8, 1.0]}, curves=curves)
+    made.write(tmp_path / "card.json")
+    assert Card.read(tmp_path / "card.json") == made
+    lines = [line.strip() for line in (tmp_path / "card.json").read_text().splitlines()]
+    assert '"asr": [0.9, 0.8, 1.0]' in lines and '"roc": [[0.0, 0.5], [1e-07, 1.0]],' in lines and '"values": [1.0, Infinity],' in lines
+
+
 def test_says_what_it_ran_on() -> None:
     made = Card(kind="x", config={}, metrics={})
     assert made.versions["torch"] == torch.__version__.split("+")[0] or made.versions["torch"] == torch.__version__

@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ import torch
 
 from mithridate.files import write_atomic
 
+NUMBERS = re.compile(r"\[\s+([-+.\w,\s]*?)\s+\]")  # of indented JSON, whose strings hold no line breaks
+POINTS = re.compile(r"\[\n\s+(\[[-+.\w,\s\[\]]*?\])\n\s+\]")
 PACKAGES = ("mithridate", "torch", "numpy", "scikit-learn", "safetensors", "lightning-fabric", "timm", "torchvision")
 
 
@@ -88,12 +91,20 @@ class Card:
 
     def write(self, path: Path, *, durable: bool = True) -> None:
         """Write the card as JSON, atomically, and so that it survives a power cut, unless said."""
-        write_atomic(path, json.dumps(dataclasses.asdict(self), indent=2).encode() + b"\n", durable=durable)
+        write_atomic(path, _lines(dataclasses.asdict(self)).encode() + b"\n", durable=durable)
 
     @classmethod
     def read(cls, path: Path) -> Card:
         """The card a file holds."""
         return cls(**json.loads(path.read_text()))
+
+
+def _lines(told: dict[str, Any]) -> str:
+    """Indented JSON, with numbers in a row, and a curve's points, on one line each: a card is read by people, and kept in git."""
+    text = json.dumps(told, indent=2)
+    for rows in (NUMBERS, POINTS):
+        text = rows.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
+    return text
 
 
 def _short(value: Any) -> str:
