@@ -23,6 +23,7 @@ from grid_plans import cells_of, write_plan
 from mithridate import bench
 from mithridate.bench.cell import Cell
 from mithridate.bench.engines import Lost, Receipt, local, open_engine
+from mithridate.bench.finished import finished
 from mithridate.bench.perform import failed
 from mithridate.bench.processes import devices
 from mithridate.bench.run import ATTEMPTS, State, unwatched
@@ -110,6 +111,21 @@ def test_a_killed_worker_changes_nothing(cells: list[Cell], undisturbed: Store, 
     state = run(cells, store, workers=2, watch=once(2, kill_a_worker))
     assert same(store, undisturbed)
     assert state.counts["failed"] == 0 and not multiprocessing.active_children()
+
+
+def test_files_that_are_gone_are_made_again_where_a_cell_has_to_read_them(cells: list[Cell], undisturbed: Store, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for key in undisturbed.keys():  # noqa: SIM118 - not a dict
+        store.write(key, undisturbed.read(key))  # cards alone
+    assert finished(cells, store) == store.keys()
+    readers = [cell for cell in cells if "victim" in cell.needs and cell.config["attack"] is not None]
+    store.forget(readers[-1].key)
+    wanted = {readers[-1].key, *readers[-1].needs.values()}
+    assert store.keys() | wanted == undisturbed.keys() and finished(cells, store) == undisturbed.keys() - wanted
+    state = run(cells, store, workers=1)
+    assert {receipt.key for receipt in state.finished} == wanted and state.cached == len(cells) - len(wanted)
+    again, before = told(store), told(undisturbed)
+    assert again.keys() == before.keys() and all(again[key] == before[key] for key in wanted)
 
 
 DRIVER = """

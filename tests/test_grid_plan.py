@@ -94,6 +94,14 @@ def test_a_planter_is_not_asked_about_training_data(tmp_path: Path) -> None:
     assert roles == {"none", "detector", "inspector", "repair"}
 
 
+def test_a_detector_is_not_asked_about_attacks_it_learned_from(tmp_path: Path) -> None:
+    told = {"threats": '["badnets", "pgd:eps=0.1", "cw", "detector_pgd:eps=0.1"]'}
+    told["defenses"] = '["lid", "lid:supervised=true", "unified:detectors=kde,[lid:supervised=true]", "unified:detectors=kde,lid"]'
+    asked = Counter((cell.config["defense"], cell.config["evasion"]) for cell in cells_of(tmp_path, **told) if cell.config.get("evasion"))
+    assert {defense for defense, evasion in asked if evasion == "pgd:eps=0.1"} == {"lid", "unified:detectors=kde,lid"}
+    assert Counter(evasion for _, evasion in asked) == {"pgd:eps=0.1": 2, "cw": 4, "detector_pgd:eps=0.1": 4}
+
+
 def test_the_victims_own_trainer_is_no_further_defense(tmp_path: Path) -> None:
     cells = cells_of(tmp_path, defenses='["plain:epochs=12,lr=0.05", "kde"]')
     assert {cell.config["role"] for cell in cells if cell.kind == "judgment"} == {"none", "detector"}

@@ -85,7 +85,7 @@ class _Bed:
         yield from self._judged(twin, twin, None, defenses)
         for threat, method in threats:
             if entry_of(method).role == "evasion":
-                yield from (self._judgment(twin, twin, each, evasion=method) for each in defenses if each.role == "detector")
+                yield from (self._judgment(twin, twin, each, evasion=method) for each in defenses if _unseen(each, method))
                 continue
             for victim, chosen in self._victims(threat, method):
                 yield from self._judged(victim, twin, chosen, defenses)
@@ -139,6 +139,11 @@ class _Bed:
         """With the mirroring that the data allow, unless the plan says otherwise."""
         known = {each.name for each in dataclasses.fields(method)}
         return dataclasses.replace(method, flip=self.flips) if "flip" in known and "flip=" not in spec else method
+
+
+def _unseen(defense: Defense, evasion: Any) -> bool:
+    """Whether a defense is a detector that did not learn from such examples; one that did would be asked what it knows by heart."""
+    return defense.role == "detector" and entry_of(evasion).name not in getattr(defense.method, "learns", ())
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from mithridate.bench.cell import Cell
 from mithridate.bench.engines.engine import Engine, Lost, Receipt
 from mithridate.bench.estimate import Estimator
+from mithridate.bench.finished import finished
 from mithridate.bench.perform import failed
 from mithridate.bench.store import Store
 
@@ -85,7 +86,7 @@ class _Run:
         self.lost: dict[str, int] = {}
         self.estimator = Estimator(())
         self.running: dict[Future[list[Receipt]], Sequence[Cell]] = {}
-        there = store.keys()
+        there = finished(cells, store)
         pending = [cell for cell in cells if cell.key not in there]
         self.state.cached = len(cells) - len(pending)
         self.missing = {cell.key: {key for key in cell.needs.values() if key not in there} for cell in pending}

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from mithridate.bench.cell import Cell
 from mithridate.bench.estimate import Estimator
+from mithridate.bench.finished import finished
 from mithridate.bench.run import State
 from mithridate.bench.store import Store
 from mithridate.errors import BadSpec
@@ -50,7 +51,7 @@ def sliced(cells: Sequence[Cell], part: str | None) -> list[Cell]:
 
 def overview(cells: Sequence[Cell], store: Store, minutes: float | None) -> None:
     """Print what a grid consists of, by kind and defense, with the time that is left."""
-    there, estimator = store.keys(), Estimator(store.rows())
+    there, estimator = finished(cells, store), Estimator(store.rows())
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault("victims" if cell.kind == "victim" else f"{cell.config['role']} {cell.config['defense']}", []).append(cell)
@@ -85,7 +86,7 @@ def forget_failed(cells: Sequence[Cell], store: Store) -> None:
 def watching(cells: Sequence[Cell], store: Store, page: Path | None, *, quiet: bool) -> Iterator[View]:
     """A live view in the terminal, and the page if one is asked for; silence where nobody watches."""
     console = Console(stderr=True)
-    there = store.keys()
+    there = finished(cells, store)
     view = View([cell for cell in cells if cell.key not in there], Estimator(store.rows()), page)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         if not quiet and console.is_terminal:

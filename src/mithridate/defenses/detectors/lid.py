@@ -104,6 +104,11 @@ class LID:
         within(self, "(0, 1]", "eps")
         within(self, f"[{(self.k or 2) + 1}, inf)", "reference")
 
+    @property
+    def learns(self) -> tuple[str, ...]:
+        """The evasions it makes to learn from."""
+        return ("pgd",) if self.supervised else ()
+
     def fit(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> LIDScorer:
         """A scorer whose bank holds clean features; `seed` draws which, and the noisy images of the supervised form.
 

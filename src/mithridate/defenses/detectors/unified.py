@@ -100,6 +100,11 @@ class Unified:
         one_of(self, tuple(RULES), "rule")
         _check(self.detectors)
 
+    @property
+    def learns(self) -> tuple[str, ...]:
+        """The evasions that its detectors make to learn from."""
+        return tuple(name for spec in self.detectors for name in getattr(parse(spec, "detector"), "learns", ()))
+
     def fit(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> UnifiedScorer:
         """A scorer whose members are fitted on all of `clean`, and calibrated on it by cross-fitting.
 
