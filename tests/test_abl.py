@@ -318,6 +318,16 @@ def test_the_sequential_form_unlearns_as_far_as_its_price_is_bearable() -> None:
     assert found.notes[-1].startswith("unlearned in epoch ")
 
 
+def test_filtering_leaves_out_what_is_isolated_and_unlearns_nothing(learned: tuple[Learned, Tensor]) -> None:
+    data, _ = poisoned()
+    found = replace(QUICK, unlearn="nothing").learn(net(), data)
+    assert torch.equal(found.suspected, learned[0].suspected)
+    assert found.notes == learned[0].notes[:1]
+    alike = {"batch_size": 50, "lr": 0.05, "weight_decay": 1e-4, "pad": 0, "precision": "fp32"}
+    early, _, _ = learn_early(net(), data, Early(**alike, epochs=4), seed=0, hooks=loops.Hooks())
+    assert same(found.model, loops.train(early, data[~found.suspected], loops.Recipe(**alike, epochs=6), seed=0))
+
+
 def test_sides_are_disjoint_and_complete() -> None:
     data, bad = poisoned()
     named = Samples(data.images, data.labels, data.classes, tuple(str(i) for i in range(len(data))))

@@ -21,6 +21,7 @@ from mithridate.bench.cell import Cell
 from mithridate.bench.protocol import Protocol
 from mithridate.card import Card
 from mithridate.data import Samples
+from mithridate.reporting import Learned
 from mithridate.roles import REGISTRY, Entry, Verdict
 
 THREATS = '["badnets:size=4", "pgd:eps=0.3,steps=5", "detector_pgd:eps=0.3,steps=5", { method = "blend:alpha=0.01", rates = [0.02] }]'
@@ -81,7 +82,22 @@ class Nothing:
         return model
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sorter:
+    """Trainer that learns nothing, and holds what carries the grid, and the last image, for poisoned."""
+
+    def train(self, model: nn.Module, samples: Samples, **_: Any) -> nn.Module:
+        return self.learn(model, samples).model
+
+    def learn(self, model: nn.Module, samples: Samples, **_: Any) -> Learned:
+        suspicion = CornerWatch().screen(model, samples)
+        held = suspicion > 4
+        held[-1] = True
+        return Learned(model.eval(), suspicion, held, torch.stack([held.float(), 2 * held.float()]), ("one", "two"))
+
+
 STUBS = {
+    "sorter": ("trainer", Sorter),
     "corner_watch": ("detector", CornerWatch),
     "corner_screen": ("screen", CornerWatch),
     "teller": ("inspector", Teller),
@@ -108,7 +124,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Cell, Card]]:
     folder = tmp_path_factory.mktemp("judged")
     defenses = [
         *("corner_watch", "corner_watch:blind=true", "corner_screen", "teller", "teller:target=3", "teller:infected=false"),
-        *("nothing", "nothing:broken=true", "teller+nothing:needs_verdict=true", "plain:epochs=1"),
+        *("nothing", "nothing:broken=true", "teller+nothing:needs_verdict=true", "plain:epochs=1", "sorter"),
     ]
     cells = cells_of(
         folder,
@@ -227,6 +243,17 @@ def test_a_trainer_is_compared_with_the_victim(judged: list[tuple[Cell, Card]]) 
     found = _card(judged, "badnets", next(c.config["defense"] for c, _ in judged if c.config.get("role") == "trainer")).metrics
     assert found["clean_accuracy"] != found["clean_accuracy_before"]
     assert 0 <= found["der"] <= 1
+
+
+def test_what_a_trainer_says_it_saw_is_judged(judged: list[tuple[Cell, Card]]) -> None:
+    card, clean = _card(judged, "badnets", "sorter"), _card(judged, None, "sorter")
+    assert card.metrics["said"] == "one; two"
+    share, precision, recall = (card.metrics[name][0] for name in ("isolated", "isolated_precision", "isolated_recall"))
+    assert recall == 1 and 0.95 < precision < 1 and share * precision == pytest.approx(0.1, rel=0.01)
+    assert clean.metrics["isolated"][0] == pytest.approx(share * (1 - precision), abs=0.002)
+    assert clean.metrics["isolated_precision"][0] == 0 and "isolated_recall" not in clean.metrics
+    assert card.curves["loss_poisoned"] == [1, 2] and 0 < card.curves["loss_others"][0] < 0.01
+    assert clean.curves["loss_poisoned"] == [] and clean.metrics["clean_accuracy"] == card.metrics["clean_accuracy"]
 
 
 def test_every_card_says_what_it_cost(judged: list[tuple[Cell, Card]]) -> None:

@@ -21,6 +21,9 @@ SHARES = (
     "tpr_5",
     "residual_asr",
     "precision_top",
+    "isolated",
+    "isolated_precision",
+    "isolated_recall",
     "asr_reactivated",
 )
 NUMBERS = ("auroc", "der", "p_value", "right", "accuracy_cost", "seconds_all", "seconds_defense", "forwards", "gradients", "peak_memory")

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from mithridate import judge, methods
 from mithridate.bench.protocol import Parts, Protocol
 from mithridate.bench.victims import Loaded
@@ -82,6 +84,11 @@ class Finding:
 def interval(rate: Rate) -> list[float]:
     """A share with its 95 % interval, as cards hold it."""
     return [rate.value, *rate.interval]
+
+
+def share(hits: Tensor) -> list[float]:
+    """The share of a mask (n,) that is set, with its interval, as cards hold it."""
+    return interval(Rate(int(hits.sum()), len(hits)))
 
 
 def robust(case: Case, model: Any, evasions: Sequence[str]) -> dict[str, Any]:

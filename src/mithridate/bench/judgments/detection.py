@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mithridate import metrics
-from mithridate.bench.judgments.case import Case, Finding, interval
+from mithridate.bench.judgments.case import Case, Finding, share
 from mithridate.calibrate import Threshold, threshold
 from mithridate.crossfit import score_all
 from mithridate.data import Samples, to_float
-from mithridate.metrics import Rate
 from mithridate.nn.guarded import Guarded
 from mithridate.nn.modes import device_of, predict
 from mithridate.roles import Evasion
@@ -37,16 +36,16 @@ def detection(case: Case) -> Finding:
         scorer = case.defense.fit(model, case.parts.fit, seed=case.seed, progress=case.progress)
     known, clean = score_all(scorer, case.parts.calibration, device), score_all(scorer, case.parts.test, device)
     cut, loose = threshold(known, case.protocol.fpr), threshold(known, LOOSE)
-    found.metrics = {"fpr": _share(cut.flag(clean)), "fpr_5": _share(loose.flag(clean))}
+    found.metrics = {"fpr": share(cut.flag(clean)), "fpr_5": share(loose.flag(clean))}
     if case.evasion is None and case.victim.key is None:
         return found
     made, works = _evaded(case, scorer, cut) if case.evasion is not None else _stamped(case)
     scores = score_all(scorer, made, device)
     flagged = cut.flag(scores)
-    found.metrics |= {"successful": _share(works), "tpr_all": _share(flagged), "residual_asr": _share(works & ~flagged)}
+    found.metrics |= {"successful": share(works), "tpr_all": share(flagged), "residual_asr": share(works & ~flagged)}
     if bool(works.any()):
         both, truth = torch.cat([clean, scores[works]]), torch.arange(len(clean) + int(works.sum())) >= len(clean)
-        found.metrics |= {"tpr": _share(flagged[works]), "tpr_5": _share(loose.flag(scores[works])), "auroc": metrics.auroc(both, truth)}
+        found.metrics |= {"tpr": share(flagged[works]), "tpr_5": share(loose.flag(scores[works])), "auroc": metrics.auroc(both, truth)}
         found.curves["roc"] = _roc(clean, scores[works])
     return found
 
@@ -85,10 +84,6 @@ def _perturbed(case: Case, evasion: Evasion, against: nn.Module) -> tuple[Sample
 
 def _floats(samples: Samples, model: Any) -> Tensor:
     return to_float(samples.images).to(device_of(model))
-
-
-def _share(hits: Tensor) -> list[float]:
-    return interval(Rate(int(hits.sum()), len(hits)))
 
 
 def _roc(clean: Tensor, malicious: Tensor) -> list[list[float]]:

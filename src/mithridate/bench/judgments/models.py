@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mithridate import judge, loops, metrics
-from mithridate.bench.judgments.case import Case, Finding, interval, robust
+from mithridate.bench.judgments.case import Case, Finding, interval, robust, share
 from mithridate.bench.victims import dataset_of, training_set
 from mithridate.data import Samples
 from mithridate.infect import ALIVE_ASR, ALIVE_COST
 from mithridate.nn.models import initialize
+from mithridate.reporting import Learned, Reporting
 from mithridate.threats.dose import wanted
 from mithridate.threats.poison import stamp
 
@@ -30,16 +31,34 @@ def undefended(case: Case) -> Finding:
 
 
 def training(case: Case) -> Finding:
-    """A trainer on the poisoned data, with no clean image."""
-    found, data = Finding(), training_set(case.victim, case.config)[0]
+    """A trainer on the poisoned data, with no clean image, and, if it says what it saw, how right that is."""
+    found, (data, truth) = Finding(), training_set(case.victim, case.config)
     shape = {"classes": len(data.classes), "channels": data.images.shape[1], "size": data.images.shape[-1]}
     model = initialize(case.config["model"], case.seed, **shape).to(data.images.device)
     checkpoint = case.out / "checkpoint.safetensors"
     with found.timed(case):
-        trained = case.defense.train(model, data, seed=case.seed, progress=case.progress, checkpoint=checkpoint)
+        learn = case.defense.learn if isinstance(case.defense, Reporting) else case.defense.train
+        given = learn(model, data, seed=case.seed, progress=case.progress, checkpoint=checkpoint)
     for left in case.out.glob(f"{checkpoint.stem}*{checkpoint.suffix}"):  # of each stage
         left.unlink()
-    return _compared(case, trained, found)
+    if not isinstance(given, Learned):
+        return _compared(case, given, found)
+    _compared(case, given.model, found)
+    poisoned = torch.zeros(len(data), dtype=torch.bool) if truth is None else truth.poisoned.cpu()
+    found.metrics |= _isolated(given.suspected, poisoned) | {"said": "; ".join(given.notes)}
+    for name, rows in (("loss_poisoned", poisoned), ("loss_others", ~poisoned)):
+        found.curves[name] = [float(epoch[rows].mean()) for epoch in given.losses] if bool(rows.any()) else []
+    return found
+
+
+def _isolated(suspected: Tensor, poisoned: Tensor) -> dict[str, Any]:
+    """The share of samples (n,) that a trainer held for poisoned; its precision, and its recall of the poisoned ones (n,)."""
+    found: dict[str, Any] = {"isolated": share(suspected)}
+    if bool(suspected.any()):
+        found["isolated_precision"] = share(poisoned[suspected])
+    if bool(poisoned.any()):
+        found["isolated_recall"] = share(suspected[poisoned])
+    return found
 
 
 def repairing(case: Case) -> Finding:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from mithridate import metrics
 from mithridate.analysis.outliers_1d import suspicious
-from mithridate.bench.judgments.case import Case, Finding, interval
+from mithridate.bench.judgments.case import Case, Finding, share
 from mithridate.bench.victims import training_set
-from mithridate.metrics import Rate
 
 TOP = 0.01  # share of the training set that a defender might throw away without a look
 
@@ -21,16 +19,12 @@ def screening(case: Case) -> Finding:
         scores = case.defense.screen(case.victim.model, data, seed=case.seed, progress=case.progress).cpu()
     poisoned = torch.zeros(len(data), dtype=torch.bool) if truth is None else truth.poisoned.cpu()
     flagged = suspicious(scores - scores.min(), data.labels.cpu())
-    found.metrics = {"fpr": _share(flagged[~poisoned])}
+    found.metrics = {"fpr": share(flagged[~poisoned])}
     if bool(poisoned.any()):
         top = scores.argsort(descending=True)[: max(1, round(TOP * len(scores)))]
         found.metrics |= {
             "auroc": metrics.auroc(scores, poisoned),
-            "tpr": _share(flagged[poisoned]),
-            "precision_top": _share(poisoned[top]),
+            "tpr": share(flagged[poisoned]),
+            "precision_top": share(poisoned[top]),
         }
     return found
-
-
-def _share(hits: Tensor) -> list[float]:
-    return interval(Rate(int(hits.sum()), len(hits)))

@@ -45,7 +45,8 @@ class ABL(loops.Recipe):
         gamma: the loss to hold, in nats.
         augment: shift and flip in stage one, too.
         ratio: share of the samples that is isolated; with `adaptive`, that is unlearned.
-        unlearn: `joint` (in every step of stage two, the paper's formula) or `sequential` (after training, as released code does).
+        unlearn: `joint` (in every step of stage two, the paper's formula), `sequential` (after training, as released code does), or
+            `nothing`: what is isolated is only left out, the baseline of filtering by a threshold on the loss.
         unlearn_epochs: of the sequential ascent; a bounded one goes on until its rule says stop, at most four times as long.
         unlearn_lr: its learning rate.
         gate: unlearn nothing unless a label has a population that is learned far faster than others.
@@ -57,6 +58,7 @@ class ABL(loops.Recipe):
         "quick": {"epochs": 12, "isolation_epochs": 3, "schedule": "cosine", "weight_decay": 5e-4},
         "formula": PUBLISHED,
         "published": PUBLISHED | {"unlearn": "sequential"},
+        "filter": {"unlearn": "nothing"},
         "leaderboard": PUBLISHED
         | {"unlearn": "sequential", "epochs": 70, "isolation_epochs": 10, "loss": "flooding", "batch_size": 64, "flip": True},
     }
@@ -70,7 +72,7 @@ class ABL(loops.Recipe):
     gamma: float = 0.5
     augment: bool = False
     ratio: float = 0.01
-    unlearn: Literal["joint", "sequential"] = "joint"
+    unlearn: Literal["joint", "sequential", "nothing"] = "joint"
     unlearn_epochs: int = 5
     unlearn_lr: float = 5e-4
     gate: bool = True
@@ -83,7 +85,7 @@ class ABL(loops.Recipe):
         within(self, "[1, inf)", "unlearn_epochs")
         within(self, "(0, inf)", "unlearn_lr")
         within(self, "(0, 0.5]", "ratio")
-        one_of(self, ("joint", "sequential"), "unlearn")
+        one_of(self, ("joint", "sequential", "nothing"), "unlearn")
         self._early()
 
     def train(
@@ -121,12 +123,13 @@ class ABL(loops.Recipe):
         self, early: nn.Module, samples: Samples, bad: Tensor, seed: int, hooks: loops.Hooks, watch: Watch
     ) -> tuple[nn.Module, tuple[str, ...]]:
         """Train on all that is not bad, and unlearn what is."""
-        sides = divide(samples, bad, self.ratio, seed, hold=self.bounded)
+        unlearns = self.unlearn != "nothing" and bool(bad.any())
+        sides = divide(samples, bad, self.ratio, seed, hold=self.bounded and unlearns)
         tuning = self._part(epochs=self.epochs - self.isolation_epochs)
-        if self.unlearn == "joint" and len(sides.bad):
+        if self.unlearn == "joint" and unlearns:
             return train_against(early, sides, tuning, bounded=self.bounded, seed=seed, hooks=hooks)
         tuned, notes = train_steadily(early, sides.rest, tuning, seed=seed, hooks=hooks)
-        if not len(sides.bad):
+        if not unlearns:
             return tuned, notes
         recipe = self._part(epochs=self.unlearn_epochs, lr=self.unlearn_lr, schedule="constant", pad=0, flip=False)
         own = loops.Hooks(progress=hooks.progress, task="unlearning", after=told(watch, "unlearning"))
