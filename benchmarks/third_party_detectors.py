@@ -29,12 +29,14 @@ from mithridate.spec import to_spec
 
 DETECTORS = ("mutation", "activation_space", "kde", "lid", "mahalanobis", "squeezing", "unified")
 EPS = {"mnist": 0.2}  # digits stand larger changes
+RATE = {"mnist": 0.1}  # and leave the ends of tanh space at no smaller one
 PROTOCOL = Protocol(test=2000)
 
 
 def threats(about: dict[str, Any]) -> list[str | None]:
     """What a model is tried with: none is its own trigger, or false alarms only where it has none."""
-    return [None, f"pgd:eps={EPS.get(about['dataset'], 8 / 255):.6g}", "cw"]
+    eps, lr = EPS.get(about["dataset"], 8 / 255), RATE.get(about["dataset"], 0.01)
+    return [None, f"pgd:eps={eps:.6g}", f"cw:searches=3,steps=60,c=1,lr={lr:g}"]
 
 
 def judged(about: dict[str, Any], folder: Path, module: Any, detector: str, evasion: str | None) -> tuple[str, Card]:
