@@ -26,12 +26,13 @@ class Estimator:
 
     def learn(self, kind: str, config: Mapping[str, Any], seconds: float) -> None:
         """Take one finished cell into account."""
-        for relative in _relatives(kind, config):
+        for relative in (*_relatives(kind, config), (kind,)):
             self.seen.setdefault(relative, []).append(seconds)
 
     def seconds(self, cell: Cell) -> float:
         """What a cell will take."""
-        for relative in _relatives(cell.kind, cell.config):
+        trains = cell.config.get("role") == "trainer"  # about as long as whoever made the victim
+        for relative in (*_relatives(cell.kind, cell.config), *(_relatives("victim", cell.config) if trains else ()), (cell.kind,)):
             if relative in self.seen:
                 return statistics.median(self.seen[relative][-50:])
         return GUESS[cell.kind]
@@ -49,7 +50,6 @@ def _relatives(kind: str, config: Mapping[str, Any]) -> Iterator[tuple[Any, ...]
         yield (kind, *place, config["defense"])
         yield (kind, _name(config["defense"]))
         yield (kind, config["role"])
-    yield (kind,)
 
 
 def _name(spec: str | None) -> str | None:
