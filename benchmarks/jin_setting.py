@@ -38,6 +38,8 @@ DETECTORS = (
     "activation_space",
     "kde",
     "lid",
+    "lid:conditional=true",
+    "lid:conditional=true,layers=1.9@input",  # neighbors of the predicted class only, where the classes are told apart best
     "mahalanobis",
     "squeezing",
     "unified",

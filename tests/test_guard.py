@@ -21,7 +21,9 @@ from mithridate.data import Samples
 from mithridate.defenses.detectors.activation_space import ActivationSpace
 from mithridate.defenses.detectors.kde import KDE
 from mithridate.defenses.detectors.lid import LID
+from mithridate.defenses.detectors.mahalanobis import Mahalanobis
 from mithridate.defenses.detectors.mutation import Mutation
+from mithridate.defenses.detectors.squeezing import Squeezing
 from mithridate.defenses.detectors.unified import Unified
 from mithridate.errors import BadFile, MithridateError
 from mithridate.files import sha256
@@ -352,6 +354,8 @@ EXPORTED: list[list[roles.Detector]] = [
     [KDE(), Bright()],
     [LID(), ActivationSpace(), ActivationSpace(rule="switches")],
     [LID(conditional=True, k=5), Mutation(mutants=10)],
+    [Mahalanobis(layers=("conv", "fc2@input"))],
+    [Mahalanobis(), Squeezing()],
     [Unified(detectors=("kde", "lid", "activation_space"), folds=2)],
     *(list[roles.Detector]([Unified(detectors=("kde:layer=conv", "kde"), rule=rule, folds=2)]) for rule in RULES),
 ]
