@@ -20,6 +20,7 @@ from mithridate.bench.ready import check
 from mithridate.bench.victims import dataset_of
 from mithridate.errors import BadFile, BadSpec
 from mithridate.methods import parse
+from mithridate.report.grid_published import published
 
 GRIDS = sorted((Path(__file__).parents[1] / "grids").glob("*.toml"))
 
@@ -251,7 +252,9 @@ def test_docstrings_are_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("size", ["small", "paper"])
 def test_the_papers_plans_are_sound(path: Path, size: str) -> None:
-    cells = bench.cells(bench.read(path, size))
+    plan = bench.read(path, size)
+    cells = bench.cells(plan)
+    assert len(published(plan.published)) == len(plan.published), "what others found can be shown beside ours"
     assert len(cells) > 20
     assert len({cell.key for cell in cells}) == len(cells)
 

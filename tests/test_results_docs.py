@@ -12,6 +12,7 @@ import pytest
 import abl_tables
 import detector_tables
 import grid_tables
+import published_tables
 import results_docs
 
 Row = Mapping[str, Any]
@@ -185,3 +186,25 @@ def test_what_is_isolated_and_unlearned_is_told(tmp_path: Path) -> None:
     assert "| `clean` | - | lga | 5 | 0.0% | 0 | - | - |" in lines
     assert "| before | 0 | 80.0% / 75.0% | 100.00% |" in lines
     assert "| bounded | 2 | 80.0% / 75.0% | 0.50% |" in lines
+
+
+def test_numbers_of_others_stand_beside_the_cells_that_come_closest(tmp_path: Path) -> None:
+    told = 'paper = "P"\ndataset = "d"\nmodel = "m"\nattack = "badnets"\nrate = 0.1\nmetric = "asr"\nwhere = "t. 1"\n'
+    number = f'[[published]]\nsource = "published"\n{told}value = 0.03\ndefense = '
+    lines = ["datasets", "models", "threats", "defenses"]
+    plan = tmp_path / "plan.toml"
+    plan.write_text('title = "x"\n' + "".join(f'{name} = ["badnets"]\n' for name in lines) + f'{number}"abl"\n{number}"none"\n')
+
+    def card(key: str, defense: str, asr: float, status: str = "done") -> Row:
+        config = dict.fromkeys(("images", "trainer", "evasion", "robustness", "protocol")) | {"dataset": "d", "model": "m", "seed": 0}
+        config |= {"attack": "badnets:size=2", "dose": {"rate": 0.1}, "defense": defense, "role": "trainer"}
+        kind = {"key": key * 24, "kind": "judgment", "status": status, "reason": "", "versions": {}, "hardware": "", "commit": ""}
+        return kind | {"config": config, "metrics": {"asr": [asr, 0, 1]}, "seconds": {}, "cost": {}}
+
+    rows = [card("a", "abl", 0.2), card("b", "abl:epochs=2", 0.4), card("c", "abl:epochs=3", 0.9, "failed"), card("d", "plain", 1.0)]
+    page = list(published_tables.others(plan, rows))
+    assert page[-3:-1] == [
+        "| P, published (t. 1) | d | m | `badnets` | 0.1 | `abl` | asr | 0.030 | 0.300 (n = 2) | - |",
+        "| P, published (t. 1) | d | m | `badnets` | 0.1 | `none` | asr | 0.030 | - | - |",
+    ]
+    assert list(published_tables.others(tmp_path / "none.toml", rows)) == []

@@ -16,6 +16,7 @@ import grid_tables
 from mithridate.bench import Store
 from mithridate.infect import ALIVE_ASR, ALIVE_COST
 from pages import read_cards, share, table
+from published_tables import others
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -133,6 +134,7 @@ def grids(folder: Path) -> Iterator[str]:
         if body:
             yield "Detectors over all threats, backdoors and adversarial examples, that work\n"
             yield from table(heads, body)
+        yield from others(ROOT / "grids" / f"{store.name}.toml", rows)
 
 
 def readme(text: str, folder: Path) -> str:
