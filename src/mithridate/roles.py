@@ -192,10 +192,7 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Detector(Protocol):
-    """Scores inputs at run time: which are malicious. Its class attribute `scorer` is the class that `fit` returns.
-
-    One that learns from attacks it makes itself names these evasions in an attribute `learns`: it is judged on others only.
-    """
+    """Scores inputs at run time. Attributes: `scorer`, the class that `fit` returns; `learns`, evasions that it learns from, if any."""
 
     def fit(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> Scorer:
         """A fitted scorer, a new `nn.Module`."""

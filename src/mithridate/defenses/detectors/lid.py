@@ -67,12 +67,7 @@ class LIDScorer(TraceScorer):
         return self.standardized(seen) @ self.weight + self.bias
 
 
-@register(
-    "detector",
-    scope=("patch", "blend"),
-    cost="1 forward pass over the clean images; 1 product with the bank per layer and input",
-    paper="Ma et al., ICLR 2018, arXiv 1801.02613",
-)
+@register("detector", scope=("patch", "blend"), cost="1 product per layer and input", paper="Ma et al., ICLR 2018, arXiv 1801.02613")
 @dataclass(frozen=True, kw_only=True)
 class LID:
     """Local intrinsic dimensionality among clean images, in several layers.
