@@ -3,8 +3,8 @@
     score(x) = -log fuse(p_1(x), ..., p_k(x))    with p_j(x) = share of clean inputs that detector j finds as unusual as x
 
 The clean scores behind p_j are cross-fitted: no image is scored by a scorer that saw it. Beyond the highest an exponential tail
-goes on, so that outliers are ranked. By the harmonic mean, p <= k min p_j: no detector can outvote an alarm. The fused score is
-in nats and needs a threshold, set on clean images by whoever uses it: one for adversarial and for backdoor inputs.
+goes on, so that outliers are ranked. By the harmonic mean (Wilson 2019, PNAS 116(4)), p <= k min p_j: no detector can outvote an
+alarm. The fused score is in nats and needs a threshold, set on clean images by whoever uses it: one for adversarial and for backdoor inputs.
 
 Scope: whatever any of its detectors finds. Cost: one forward pass for all, and two more of `squeezing`; `folds` + 1 times their
 fitting, but for the passes. Known failures: inputs that look clean to all; many blind detectors cost the others some power.
@@ -72,10 +72,7 @@ class UnifiedScorer(TraceScorer):
 
 
 @register(
-    "detector",
-    scope=("patch", "blend", "evasion"),
-    cost="3 forward passes for all detectors; 6 times their fitting, less the passes",
-    paper="Jin et al. 2020, arXiv 2006.14871; Wilson 2019, PNAS 116(4)",
+    "detector", scope=("patch", "blend", "evasion"), cost="3 passes; 6 times their fitting", paper="Jin et al. 2020, arXiv 2006.14871"
 )
 @dataclass(frozen=True, kw_only=True)
 class Unified:
