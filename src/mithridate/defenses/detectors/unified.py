@@ -2,12 +2,11 @@
 
     score(x) = -log fuse(p_1(x), ..., p_k(x))    with p_j(x) = share of clean inputs that detector j finds as unusual as x
 
-The clean scores behind p_j are cross-fitted: no image is scored by a scorer that saw it. Beyond the highest an exponential tail
-goes on, so that outliers are ranked. By the harmonic mean (Wilson 2019, PNAS 116(4)), p <= k min p_j: no detector can outvote an
-alarm. The fused score is in nats and needs a threshold, set on clean images by whoever uses it: one for adversarial and for backdoor inputs.
+The clean scores behind p_j are cross-fitted, with an exponential tail beyond the highest. By the harmonic mean (Wilson 2019, PNAS
+116(4)), p <= k min p_j: nobody can outvote an alarm. The fused score is in nats; whoever uses it sets its one threshold on clean images.
 
-Scope: whatever any of its detectors finds. Cost: one forward pass for all, and two more of `squeezing`; `folds` + 1 times their
-fitting, but for the passes. Known failures: inputs that look clean to all; many blind detectors cost the others some power.
+Scope: what any of its detectors finds. Cost: a forward pass for all, two more of `squeezing`; `folds` + 1 times their fitting,
+but for the passes. Known failures: inputs that look clean to all; many blind detectors cost the others some power.
 """
 
 from __future__ import annotations
@@ -64,8 +63,7 @@ class UnifiedScorer(TraceScorer):
         """Scores (n,), and the p-values (n,) of each member in (0, 1), not below the 1 / (n + 1) that n clean scores support."""
         scores = torch.stack([scorer.score(seen) for scorer in self._members()])
         log_p, least = log_survival(scores, self.clean, self.scale), 1 / (self.clean.shape[1] + 1)
-        shown = log_p.detach().exp().clamp_min(least).to(scores)
-        return -RULES[self.rule](log_p).to(scores), dict(zip(self.specs, shown, strict=True))
+        return -RULES[self.rule](log_p).to(scores), dict(zip(self.specs, log_p.detach().exp().clamp_min(least).to(scores), strict=True))
 
     def _members(self) -> list[TraceScorer]:
         return [scorer for scorer in self.scorers if isinstance(scorer, TraceScorer)]
@@ -99,7 +97,7 @@ class Unified:
 
     @property
     def learns(self) -> tuple[str, ...]:
-        """The evasions that its detectors make to learn from."""
+        """The evasions that its detectors learn from."""
         return tuple(name for spec in self.detectors for name in getattr(parse(spec, "detector"), "learns", ()))
 
     def fit(self, model: nn.Module, clean: Samples, *, seed: int = 0, progress: Progress = silent) -> UnifiedScorer:

@@ -45,8 +45,7 @@ class ABL(loops.Recipe):
         gamma: the loss to hold, in nats.
         augment: shift and flip in stage one, too.
         ratio: share of the samples that is isolated; with `adaptive`, that is unlearned.
-        unlearn: `joint` (in every step of stage two, the paper's formula), `sequential` (after training, as released code does), or
-            `nothing`: what is isolated is only left out, the baseline of filtering by a threshold on the loss.
+        unlearn: `joint` (in each step of stage two, the paper's formula), `sequential` (afterwards, as released code does) or `nothing`.
         unlearn_epochs: of the sequential ascent; a bounded one goes on until its rule says stop, at most four times as long.
         unlearn_lr: its learning rate.
         gate: unlearn nothing unless a label has a population that is learned far faster than others.
@@ -58,7 +57,7 @@ class ABL(loops.Recipe):
         "quick": {"epochs": 12, "isolation_epochs": 3, "schedule": "cosine", "weight_decay": 5e-4},
         "formula": PUBLISHED,
         "published": PUBLISHED | {"unlearn": "sequential"},
-        "filter": {"unlearn": "nothing"},
+        "filter": {"unlearn": "nothing"},  # what is isolated is only left out
         "leaderboard": PUBLISHED
         | {"unlearn": "sequential", "epochs": 70, "isolation_epochs": 10, "loss": "flooding", "batch_size": 64, "flip": True},
     }
