@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 from mithridate.analysis.outliers_1d import MAJORITY, split
 
 DEEP = 0.15  # how empty the valley beside a population must be, for the tail of a label's losses has valleys by chance
-LARGE, SHALLOW = 0.1, 0.75  # from this share of a label on, a valley that is less deep will do: clean labels have none under 0.9
+LARGE, SHALLOW = 0.1, 0.85  # from this share of a label on, a valley that is less deep will do: clean labels have none under 0.9
 FLOOR = 1e-7  # losses of a training forward are no more exact than this
 GAP = math.log(10)  # how much lower the logarithm of a fast population's loss lies
 

@@ -53,7 +53,7 @@ class ABL(loops.Recipe):
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"epochs": 12, "isolation_epochs": 3, "schedule": "cosine", "weight_decay": 5e-4},
+        "quick": {"epochs": 12, "isolation_epochs": 4, "schedule": "cosine"},
         "formula": PUBLISHED,
         "published": PUBLISHED | {"unlearn": "sequential"},
         "filter": {"unlearn": "nothing"},  # what is isolated is only left out
