@@ -14,6 +14,8 @@ import detector_tables
 import grid_tables
 import published_tables
 import results_docs
+from mithridate.bench import Store
+from mithridate.card import Card
 
 Row = Mapping[str, Any]
 
@@ -182,10 +184,31 @@ def test_what_is_isolated_and_unlearned_is_told(tmp_path: Path) -> None:
     _write(tmp_path / "abl", "a", {"attack": "clean", "rate": 0.1, "loss": "lga", "epochs": 5}, clean)
     state = {"clean_accuracy": 0.8, "clean_accuracy_others": 0.75, "asr": 0.005}
     _write(tmp_path / "abl", "b", {}, {"before": state | {"asr": 1.0}, "bounded": {"kept": state, "epochs": [state, state]}})
+    costs = {"times_plain_training": {"joint": [1.2, 1.1, 1.3]}, "pass_times_faster_than_published": [7, 6, 8]}
+    _write(tmp_path / "speed", "abl", {}, costs)
     lines = list(abl_tables.abl(tmp_path))
+    assert "| `abl:unlearn=joint`, times plain training | 1.20 [1.10, 1.30] |" in lines
+    assert "| pass that isolates, times faster than one image at a time | 7.00 [6.00, 8.00] |" in lines
     assert "| `clean` | - | lga | 5 | 0.0% | 0 | - | - |" in lines
     assert "| before | 0 | 80.0% / 75.0% | 100.00% |" in lines
     assert "| bounded | 2 | 80.0% / 75.0% | 0.50% |" in lines
+
+
+def test_what_trainers_of_a_grid_isolate_is_told(tmp_path: Path) -> None:
+    about = {"dataset": "d", "attack": "badnets", "dose": {"rate": 0.1}, "defense": "abl"}
+    curves = {"loss_poisoned": [0.4, 0.0123], "loss_others": [2.0, 1.5]}
+    found = {"isolated": [0.1, 0, 1], "isolated_precision": [0.955, 0, 1], "isolated_recall": [0.9, 0, 1]}
+    store = Store(tmp_path)
+    store.write("a" * 24, Card(kind="judgment", config=about, metrics=found, curves=curves))
+    clean = Card(
+        kind="judgment", config=about | {"attack": None, "dose": {}}, metrics={"isolated": [0, 0, 1]}, curves=curves | {"loss_poisoned": []}
+    )
+    store.write("b" * 24, clean)
+    store.write("c" * 24, Card(kind="judgment", config=about, metrics={"asr": [0, 0, 1]}))
+    assert abl_tables.isolated(store)[1] == [
+        ["d", "none", "-", "`abl`", "0.0", "-", "-", "-", "2 1.5"],
+        ["d", "`badnets`", "0.1", "`abl`", "10.0", "95.5", "90.0", "0.4 0.012", "2 1.5"],
+    ]
 
 
 def test_numbers_of_others_stand_beside_the_cells_that_come_closest(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mithridate.bench import Store
 from pages import read_cards, share, table
 
 
@@ -24,6 +25,22 @@ def abl(folder: Path) -> Iterator[str]:
         rows = [[f"`abl:unlearn={form}`, times plain training", _ratio(each)] for form, each in found["times_plain_training"].items()]
         rows.append(["pass that isolates, times faster than one image at a time", _ratio(found["pass_times_faster_than_published"])])
         yield from table(["what", "ratio"], rows)
+
+
+def isolated(store: Store) -> tuple[list[str], list[list[str]]]:
+    """Heads, and one row a training of a grid that says what it isolated, with the mean losses of both populations, epoch by epoch."""
+    heads = ["data", "attack", "rate", "trainer", "isolated", "precision", "recall", "loss of the poison", "of the others"]
+    rows = [row for row in store.rows() if "isolated" in row["metrics"]]
+    rows.sort(key=lambda row: (row["config"]["dataset"], str(row["config"]["attack"]), row["config"]["dose"].get("rate", 0), row["key"]))
+    return heads, [_training(row, store.read(row["key"]).curves) for row in rows]
+
+
+def _training(row: Mapping[str, Any], curves: Mapping[str, list[float]]) -> list[str]:
+    config, found = row["config"], row["metrics"]
+    attack, rate = "none" if config["attack"] is None else f"`{config['attack']}`", config["dose"].get("rate")
+    threat = [config["dataset"], attack, "-" if rate is None else f"{rate:g}", f"`{config['defense']}`"]
+    shares = [f"{100 * found[name][0]:.1f}" if name in found else "-" for name in ("isolated", "isolated_precision", "isolated_recall")]
+    return [*threat, *shares, *(" ".join(f"{loss:.2g}" for loss in curves[name]) or "-" for name in ("loss_poisoned", "loss_others"))]
 
 
 def _ratio(found: list[float]) -> str:
