@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import abl_tables
 import detector_tables
@@ -15,6 +16,7 @@ import grid_tables
 import published_tables
 import results_docs
 from mithridate.bench import Store
+from mithridate.calibrate import threshold
 from mithridate.card import Card
 
 Row = Mapping[str, Any]
@@ -192,6 +194,23 @@ def test_what_is_isolated_and_unlearned_is_told(tmp_path: Path) -> None:
     assert "| `clean` | - | lga | 5 | 0.0% | 0 | - | - |" in lines
     assert "| before | 0 | 80.0% / 75.0% | 100.00% |" in lines
     assert "| bounded | 2 | 80.0% / 75.0% | 0.50% |" in lines
+
+
+def test_false_positive_rates_are_held_against_what_few_calibration_images_allow() -> None:
+    def card(one: float, five: float) -> Row:
+        config = {"role": "detector", "protocol": {"calibration": 500, "test": 4000}}
+        return {"status": "done", "config": config, "metrics": {"fpr": [one, 0, 1], "fpr_5": [five, 0, 1]}}
+
+    rows = [card(0.01, 0.05), card(0.02, 0.07), card(0.022, 0.074), card(0.002, 0.03)]
+    assert "2 of 4 at an asked 1%, 2 of 4 at an asked 5%" in grid_tables.realised(rows)
+    generator = torch.Generator().manual_seed(0)
+    drawn = []
+    for _ in range(300):
+        known, test = torch.rand(500, generator=generator), torch.rand(4000, generator=generator)
+        drawn.append(card(*(float((test > threshold(known, asked).cut).float().mean()) for asked in (0.01, 0.05))))
+    hits = [int(part.split(" of ")[0].split()[-1]) for part in grid_tables.realised(drawn).split(": ")[-1].split(",")]
+    assert all(270 < count < 300 for count in hits), hits
+    assert grid_tables.realised([]) == ""
 
 
 def test_what_trainers_of_a_grid_isolate_is_told(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from scipy import stats
 
 Row = Mapping[str, Any]
 Threat = tuple[str, float | None]
@@ -44,6 +47,30 @@ def detectors(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
         if "tpr_5" in row["metrics"]:
             groups.setdefault((*_place(row), row["config"]["defense"]), {}).setdefault(_threat(row), []).append(row)
     return heads, [[*place[:-1], f"`{place[-1]}`", *_ranked(threats)] for place, threats in sorted(groups.items())]
+
+
+def realised(rows: Iterable[Row]) -> str:
+    """How often the false-positive rates of detectors lie where they should, given how few images set the thresholds; empty without any."""
+    judged = [row for row in rows if row["status"] == "done" and row["config"].get("role") == "detector" and "fpr_5" in row["metrics"]]
+    if not judged:
+        return ""
+    hits = {asked: sum(_expected(row, name, asked) for row in judged) for name, asked in (("fpr", 0.01), ("fpr_5", 0.05))}
+    told = ", ".join(f"{count} of {len(judged)} at an asked {asked:.0%}" for asked, count in hits.items())
+    return f"False-positive rates within the 95 % interval of the asked one (beta-binomial: calibration and test images are few): {told}.\n"
+
+
+def _expected(row: Row, name: str, asked: float) -> bool:
+    """Whether a realised rate lies in the central 95 % of what a threshold does that so many of the calibration images exceed."""
+    known, test = row["config"]["protocol"]["calibration"], row["config"]["protocol"]["test"]
+    low, high = _central(known, test, asked)
+    return bool(low <= row["metrics"][name][0] * test <= high)
+
+
+@functools.cache
+def _central(known: int, test: int, asked: float) -> tuple[float, float]:
+    above = max(1, int(asked * (known + 1)))
+    low, high = stats.betabinom(test, above, known + 1 - above).ppf([0.025, 0.975])
+    return float(low), float(high)
 
 
 def _ranked(threats: Mapping[Threat, Sequence[Row]]) -> list[str]:

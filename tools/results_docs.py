@@ -134,6 +134,7 @@ def grids(folder: Path) -> Iterator[str]:
         if body:
             yield "Detectors over all threats, backdoors and adversarial examples, that work\n"
             yield from table(heads, body)
+            yield grid_tables.realised(rows)
         heads, body = abl_tables.isolated(Store(store))
         if body:
             yield "What trainers held for poisoned, in percent, and how fast poison and other images were learned while they looked\n"
