@@ -39,6 +39,7 @@ def training(case: Case) -> Finding:
     with found.timed(case):
         learn = case.defense.learn if isinstance(case.defense, Reporting) else case.defense.train
         given = learn(model, data, seed=case.seed, progress=case.progress, checkpoint=checkpoint)
+    found.cost.clear()  # counted were the victim's passes, and it trains a model of its own
     for left in case.out.glob(f"{checkpoint.stem}*{checkpoint.suffix}"):  # of each stage
         left.unlink()
     if not isinstance(given, Learned):
