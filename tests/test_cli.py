@@ -21,10 +21,13 @@ from mithridate.errors import BadSpec
 Run = Callable[..., tuple[int, str, str]]
 SMALL = ("--inspector", "neural_cleanse:steps=20", "--attack", "pgd:eps=0.03,steps=2", "--repair", "aft:epochs=1,adversarial=0")
 CODE = """
+import torch
 from torch import nn
 
 def make():
-    return nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 10, bias=False))
+    nn.init.normal_(model[1].weight, std=0.1, generator=torch.Generator().manual_seed(0))  # else it may be right by chance
+    return model
 
 def broken():
     raise RuntimeError("no" + chr(10) + "luck")
