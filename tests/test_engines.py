@@ -118,14 +118,31 @@ def test_files_that_are_gone_are_made_again_where_a_cell_has_to_read_them(cells:
     for key in undisturbed.keys():  # noqa: SIM118 - not a dict
         store.write(key, undisturbed.read(key))  # cards alone
     assert finished(cells, store) == store.keys()
-    readers = [cell for cell in cells if "victim" in cell.needs and cell.config["attack"] is not None]
-    store.forget(readers[-1].key)
-    wanted = {readers[-1].key, *readers[-1].needs.values()}
+    repair = next(cell for cell in cells if cell.config.get("role") == "repair" and cell.config["attack"] is not None)
+    store.forget(repair.key)
+    wanted = {repair.key, *repair.needs.values()}
     assert store.keys() | wanted == undisturbed.keys() and finished(cells, store) == undisturbed.keys() - wanted
     state = run(cells, store, workers=1)
     assert {receipt.key for receipt in state.finished} == wanted and state.cached == len(cells) - len(wanted)
     again, before = told(store), told(undisturbed)
     assert again.keys() == before.keys() and all(again[key] == before[key] for key in wanted)
+
+
+def test_cards_of_victims_are_enough_to_judge_a_trainer(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path, **TINY | {"trainer": '"plain:epochs=20,lr=0.05"', "defenses": '["kde", "plain:epochs=1"]'})
+    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "cards")
+    run(cells, whole, workers=1)
+    for key in whole.keys():  # noqa: SIM118 - not a dict
+        store.write(key, whole.read(key))
+    trainer, detector = (
+        next(cell for cell in cells if cell.config.get("role") == role and "twin" in cell.needs) for role in ("trainer", "detector")
+    )
+    store.forget(trainer.key)
+    assert [receipt.key for receipt in run(cells, store, workers=1).finished] == [trainer.key]
+    again, before = store.read(trainer.key), whole.read(trainer.key)
+    assert again.status == "done" and again.metrics == before.metrics
+    store.forget(detector.key)  # the trainer's run left folders, which are no victims
+    assert finished(cells, store) == whole.keys() - {detector.key, *detector.needs.values()}
 
 
 DRIVER = """

@@ -70,7 +70,7 @@ def _judged(cell: Cell, inputs: Mapping[str, Path], out: Path, progress: Progres
         curves=found.curves,
     )
     if cell.config["role"] == "none":
-        card.write(out / judgments.CARD)
+        card.write(out / victims.CARD)
     return card
 
 
@@ -85,7 +85,7 @@ def _case(cell: Cell, inputs: Mapping[str, Path], out: Path, progress: Progress)
         twin=victims.load(folders["twin"], config) if "twin" in folders else victim,
         parts=protocol.split(victims.dataset_of(config).test, config["seed"]),
         protocol=protocol,
-        before=Card.read(folders["undefended"] / judgments.CARD) if "undefended" in folders else None,
+        before=Card.read(folders["undefended"] / victims.CARD) if "undefended" in folders else None,
         verdict=judgments.read_verdict(folders["inspection"]) if "inspection" in folders else None,
         out=out,
         progress=progress,

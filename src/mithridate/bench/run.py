@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mithridate.bench.cell import Cell
 from mithridate.bench.engines.engine import Engine, Lost, Receipt
 from mithridate.bench.estimate import Estimator
-from mithridate.bench.finished import finished
+from mithridate.bench.finished import finished, lay_out
 from mithridate.bench.perform import failed
 from mithridate.bench.store import Store
 
@@ -132,6 +132,8 @@ class _Run:
         return self.cells[heapq.heappop(self.ready)]
 
     def _submit(self, cells: Sequence[Cell]) -> None:
+        for cell in cells:
+            lay_out(cell, self.store)
         self.running[self.engine.submit(cells)] = cells
         self.state.running.extend(cells)
         self.watch(self.state)

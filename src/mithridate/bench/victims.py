@@ -27,6 +27,7 @@ from mithridate.roles import Craft, Progress
 from mithridate.threats.dose import Dose, next_class
 from mithridate.threats.poison import stamp
 
+CARD, WEIGHTS = "card.json", "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 POISON = "poison.safetensors"
 LOOK, SHOWN = "look.png", 4
@@ -34,7 +35,10 @@ LOOK, SHOWN = "look.png", 4
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A finished victim: the model, and (judge only) what opens its backdoor."""
+    """A finished victim: the model, and (judge only) what opens its backdoor.
+
+    Of a victim whose card alone is left (`bench.finished`), the model is one that cannot be asked.
+    """
 
     model: nn.Module
     card: Card
@@ -85,11 +89,22 @@ def make(config: Mapping[str, Any], out: Path, progress: Progress) -> Card:
     return victim.card
 
 
+class Gone(nn.Module):
+    """In place of a victim whose weights are not there."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Always raises RuntimeError."""
+        raise RuntimeError("the victim's weights are gone, only its card is left")
+
+
 def load(folder: Path, config: Mapping[str, Any]) -> Loaded:
-    """The victim that `make` left in a folder."""
-    model = resolve(str(folder / "model.safetensors")).model.to(dataset_of(config).train.images.device).eval()
-    truth = folder / "truth.json"
-    return Loaded(model, Card.read(folder / "card.json"), infect.read_key(truth) if truth.exists() else None, folder)
+    """The victim that `make` left in a folder, or what its card there tells of one whose other files are gone."""
+    card, file, truth = Card.read(folder / CARD), folder / WEIGHTS, folder / "truth.json"
+    if file.exists():
+        model = resolve(str(file)).model.to(dataset_of(config).train.images.device).eval()
+        return Loaded(model, card, infect.read_key(truth) if truth.exists() else None, folder)
+    data = infect.contaminate(plan_of(card.config), dataset_of(card.config))
+    return Loaded(Gone(), card, data.key, folder)
 
 
 def training_set(victim: Loaded, config: Mapping[str, Any]) -> tuple[Samples, Truth | None]:

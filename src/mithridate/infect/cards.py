@@ -22,10 +22,9 @@ ALIVE_COST = 0.03
 def card(plan: Plan, dataset: Dataset, model: nn.Module, data: Poisoned, seconds: dict[str, float]) -> Card:
     """What the judge says of a finished victim."""
     metrics: dict[str, Any] = {"clean_accuracy": _interval(judge.accuracy(model, dataset.test))}
-    truth = data.truth
-    if data.trigger is not None and truth is not None:
-        key = judge.Key(data.trigger, truth.target, truth.trigger, truth.sources)
-        metrics |= _success(model, dataset.test, key)
+    if data.key is not None and data.truth is not None:
+        metrics |= _success(model, dataset.test, data.key)
+        truth = data.truth
         metrics |= {"poisoned": int(truth.poisoned.sum()), "covers": 0 if truth.covers is None else int(truth.covers.sum())}
         metrics |= _life(metrics, twin_accuracy(plan, dataset))
     return Card(kind="victim", config=config(plan, dataset), metrics=metrics, seconds=seconds)

@@ -8,6 +8,7 @@ from torch import nn
 
 from mithridate.card import Card
 from mithridate.data import Samples, Truth
+from mithridate.judge import Key
 from mithridate.roles import Craft, Planter, Trainer, Trigger
 from mithridate.threats.dose import Dose
 
@@ -47,6 +48,13 @@ class Poisoned:
     training: Samples
     truth: Truth | None = None
     trigger: Trigger | None = None
+
+    @property
+    def key(self) -> Key | None:
+        """The judge's answer key (judge only); None without an attack."""
+        if self.trigger is None or self.truth is None:
+            return None
+        return Key(self.trigger, self.truth.target, self.truth.trigger, self.truth.sources)
 
 
 @dataclass(frozen=True, eq=False)

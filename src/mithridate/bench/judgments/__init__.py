@@ -1,6 +1,5 @@
 """How a defense of each role is judged; the defense gets clean images, the judge keeps the rest and the key."""
 
-from mithridate.bench.judgments.case import CARD as CARD
 from mithridate.bench.judgments.case import Case as Case
 from mithridate.bench.judgments.case import Finding as Finding
 from mithridate.bench.judgments.detection import detection as detection

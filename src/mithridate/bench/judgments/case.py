@@ -19,8 +19,6 @@ from mithridate.metrics import Rate
 from mithridate.nn.effort import metered
 from mithridate.roles import Evasion, Progress, Verdict
 
-CARD = "card.json"
-
 
 @dataclass(frozen=True, eq=False)
 class Case:
