@@ -85,33 +85,33 @@ def divide(samples: Samples, bad: Tensor, ratio: float, seed: int, *, hold: bool
 
 
 def train_against(
-    model: nn.Module, sides: Sides, recipe: loops.Recipe, *, bounded: bool, seed: int, hooks: loops.Hooks
+    model: nn.Module, sides: Sides, recipe: loops.Recipe, *, least: float | None, seed: int, hooks: loops.Hooks
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy of the model trained on the rest, each step of which also unlearns bad samples, and what was seen.
 
     Beside each batch stand an eighth as many random bad samples: their mean is that of all, but noisier. Published: `ascent` on them.
-    Bounded: `negation`, with clipped gradients; and a run that ends with a lower held-out accuracy than it began with was wrong to
-    unlearn, and is made again without.
+    Bounded: `negation`, with clipped gradients; and a run that ends with a lower held-out accuracy than the model had that isolated
+    was wrong to unlearn, and is made again without.
 
     Args:
-        model: the infected one.
+        model: the infected one, or an untrained one.
         sides: what to unlearn, and what to learn.
         recipe: of the training.
-        bounded: which form.
+        least: the held-out accuracy of the model that isolated; None for the published form.
         seed: of order, augmentation and companions.
         hooks: `transform`, `loss` and `clip` are set here.
 
     Raises:
         NotFinite: training diverges at a hundredth of the learning rate, too.
     """
-    both = Opposed(sides.bad, max(1, recipe.batch_size // 8), F.cross_entropy, negation if bounded else ascent)
-    own = replace(hooks, transform=both.transform, loss=both.loss, clip=CLIP if bounded else None)
+    both = Opposed(sides.bad, max(1, recipe.batch_size // 8), F.cross_entropy, ascent if least is None else negation)
+    own = replace(hooks, transform=both.transform, loss=both.loss, clip=None if least is None else CLIP)
     trained, notes = train_steadily(model, sides.rest, recipe, seed=seed, hooks=own)
-    if not bounded:
+    if least is None:
         return trained, (*notes, "unlearned without a bound")
-    known, right, before = _share_right(trained, sides.bad), _share_right(trained, sides.held), _share_right(model, sides.held)
-    seen = f"the isolated images keep their labels in {known:.1%} of cases, held-out accuracy {right:.1%}, {before:.1%} before"
-    if right >= before - _bearable(before, len(sides.held)):
+    known, right = share_right(trained, sides.bad), share_right(trained, sides.held)
+    seen = f"the isolated images keep their labels in {known:.1%} of cases, held-out accuracy {right:.1%}, {least:.1%} before"
+    if right >= least - _bearable(least, len(sides.held)):
         return trained, (*notes, f"unlearned while learning: {seen}")
     own = replace(hooks, task=f"{hooks.task} without unlearning", tag=f"{hooks.tag} without unlearning")
     trained, more = train_steadily(model, sides.rest, recipe, seed=seed, hooks=own)
@@ -174,7 +174,7 @@ class _Best:
         return self.also(model, epochs) and known > self.chance
 
     def _measured(self, model: nn.Module) -> tuple[float, float]:
-        return _share_right(model, self.sides.bad), _share_right(model, self.sides.held)
+        return share_right(model, self.sides.bad), share_right(model, self.sides.held)
 
 
 def _bearable(accuracy: float, count: int) -> float:
@@ -182,8 +182,8 @@ def _bearable(accuracy: float, count: int) -> float:
     return float(max(TOLERANCE, (accuracy * (1 - accuracy) / max(1, count)) ** 0.5))
 
 
-def _share_right(model: nn.Module, samples: Samples) -> float:
-    """Accuracy: 1 where there is nothing to get wrong, 0 of a model that is broken."""
+def share_right(model: nn.Module, samples: Samples) -> float:
+    """Accuracy in [0, 1]: 1 where there is nothing to get wrong, 0 of a model that is broken."""
     if not len(samples):
         return 1.0
     try:

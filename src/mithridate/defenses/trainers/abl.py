@@ -1,9 +1,7 @@
 """Anti-backdoor learning: isolate what is learned too fast, learn the rest, and unlearn what was isolated.
 
 Stage one trains under a loss that will not go below gamma, so that ordinary images are held up and poisoned ones are not, and ranks
-the images by their loss. Stage two trains on the rest, and ascends on the isolated ones.
-
-    L = E_rest[CE] - E_isolated[CE]
+the images by their loss. Stage two trains on the rest, and ascends on the isolated ones: L = E_rest[CE] - E_isolated[CE].
 
 Carried further, each on by default: a gate, an isolated share that follows from the losses, an ascent with a bound (docs/adr/0015).
 
@@ -18,12 +16,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from mithridate import loops
 from mithridate.analysis.early import Early, learn_early, look, train_steadily
 from mithridate.analysis.isolation import isolate, settled, suspicion
-from mithridate.analysis.unlearning import divide, take_back, train_against
+from mithridate.analysis.unlearning import Sides, divide, share_right, take_back, train_against
 from mithridate.checks import one_of, within
 from mithridate.data import Samples
 from mithridate.reporting import Learned, Watch, told, unwatched
@@ -38,11 +36,12 @@ class ABL(loops.Recipe):
     """Isolate early, train on the rest, unlearn the isolated.
 
     Attributes:
-        isolation_epochs: how many of the epochs isolate, at the peak learning rate.
+        isolation_epochs: how many of the epochs isolate, at the peak learning rate and the paper's weight decay, 1e-4.
         loss: what holds losses up, `lga` (local gradient ascent) or `flooding`; their gradients agree.
         per_sample: hold each sample, as the paper's text says, poisoned ones included; else the mean of a batch, as released code does.
         gamma: the loss to hold, in nats.
         augment: shift and flip in stage one, too.
+        fresh: begin stage two with the initial weights; else go on from what stage one, which holds images up, has made of them.
         ratio: share of the samples that is isolated; with `adaptive`, that is unlearned.
         unlearn: `joint` (in each step of stage two, the paper's formula), `sequential` (afterwards, as released code does) or `nothing`.
         unlearn_epochs: of the sequential ascent; a bounded one goes on until its rule says stop, at most four times as long.
@@ -53,7 +52,7 @@ class ABL(loops.Recipe):
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "quick": {"epochs": 12, "isolation_epochs": 4, "schedule": "cosine"},
+        "quick": {"epochs": 14, "isolation_epochs": 4, "schedule": "cosine", "weight_decay": 5e-4, "fresh": True},
         "formula": PUBLISHED,
         "published": PUBLISHED | {"unlearn": "sequential"},
         "filter": {"unlearn": "nothing"},  # what is isolated is only left out
@@ -69,6 +68,7 @@ class ABL(loops.Recipe):
     per_sample: bool = False
     gamma: float = 0.5
     augment: bool = False
+    fresh: bool = False
     ratio: float = 0.01
     unlearn: Literal["joint", "sequential", "nothing"] = "joint"
     unlearn_epochs: int = 5
@@ -114,19 +114,19 @@ class ABL(loops.Recipe):
         steady = settled(each, losses)
         found = isolate(each, steady, samples.labels.cpu(), self.ratio, gate=self.gate, adaptive=self.adaptive)
         hooks = replace(hooks, checkpoint=checkpoint, task="fine-tuning", tag=f" {self}", after=told(watch, "fine-tuning"))
-        trained, said = self._second(early, samples, found.bad, seed, hooks, watch)
+        sides = divide(samples, found.bad, self.ratio, seed, hold=self.bounded and self.unlearn != "nothing")
+        trained, said = self._second(model if self.fresh else early, sides, share_right(early, sides.held), seed, hooks, watch)
         return Learned(trained, suspicion(steady), found.bad, losses, (*notes, found.note, *said))
 
     def _second(
-        self, early: nn.Module, samples: Samples, bad: Tensor, seed: int, hooks: loops.Hooks, watch: Watch
+        self, start: nn.Module, sides: Sides, least: float, seed: int, hooks: loops.Hooks, watch: Watch
     ) -> tuple[nn.Module, tuple[str, ...]]:
-        """Train on all that is not bad, and unlearn what is."""
-        unlearns = self.unlearn != "nothing" and bool(bad.any())
-        sides = divide(samples, bad, self.ratio, seed, hold=self.bounded and unlearns)
+        """Train on all that is not bad, and unlearn what is, if held-out accuracy stays at least so high."""
+        unlearns = self.unlearn != "nothing" and len(sides.bad) > 0
         tuning = self._part(epochs=self.epochs - self.isolation_epochs)
         if self.unlearn == "joint" and unlearns:
-            return train_against(early, sides, tuning, bounded=self.bounded, seed=seed, hooks=hooks)
-        tuned, notes = train_steadily(early, sides.rest, tuning, seed=seed, hooks=hooks)
+            return train_against(start, sides, tuning, least=least if self.bounded else None, seed=seed, hooks=hooks)
+        tuned, notes = train_steadily(start, sides.rest, tuning, seed=seed, hooks=hooks)
         if not unlearns:
             return tuned, notes
         recipe = self._part(epochs=self.unlearn_epochs, lr=self.unlearn_lr, schedule="constant", pad=0, flip=False)
@@ -136,7 +136,7 @@ class ABL(loops.Recipe):
 
     def _early(self) -> Early:
         plainly = {} if self.augment else {"pad": 0, "flip": False}
-        part = self._part(epochs=self.isolation_epochs, schedule="constant", **plainly)
+        part = self._part(epochs=self.isolation_epochs, schedule="constant", weight_decay=Early.weight_decay, **plainly)
         return Early(**vars(part), loss=self.loss, per_sample=self.per_sample, gamma=self.gamma)
 
     def _part(self, **changed: Any) -> loops.Recipe:
