@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mithridate import loops
 from mithridate.analysis.early import Early, learn_early, look, train_steadily
 from mithridate.analysis.isolation import exact_losses
-from mithridate.analysis.unlearning import Opposed, Sides, ascent, divide, negation, take_back
+from mithridate.analysis.unlearning import Opposed, Sides, ascent, divide, negation, take_back, train_against
 from mithridate.data import Samples
 from mithridate.defenses.screens.isolation import Isolation
 from mithridate.defenses.trainers.abl import ABL
@@ -193,6 +193,26 @@ def test_clean_data_are_left_alone() -> None:
     assert found.notes[0].startswith("gate: nothing to unlearn")
     plain = Plain(epochs=10, batch_size=50, pad=0, precision="fp32").train(net(), data)
     assert accuracy(found.model, drawn(2000, seed=7)) > accuracy(plain, drawn(2000, seed=7)) - 0.03
+
+
+def test_a_fresh_stage_two_is_plain_training_where_there_is_nothing_to_unlearn() -> None:
+    learned = replace(QUICK, fresh=True).learn(net(), drawn(1200), seed=3)
+    plain = Plain(**vars(QUICK._part(epochs=6))).train(net(), drawn(1200), seed=3)
+    assert not learned.suspected.any() and same(learned.model, plain)
+
+
+def test_a_fresh_stage_two_unlearns_what_the_first_isolated(learned: tuple[Learned, Tensor]) -> None:
+    anew = replace(QUICK, fresh=True).learn(net(), poisoned()[0], seed=0)
+    assert torch.equal(anew.suspected, learned[0].suspected) and "unlearned while learning" in anew.notes[-1]
+    assert success(anew.model) < 0.1 and accuracy(anew.model, drawn(800, seed=7)) > 0.8
+    assert not same(anew.model, learned[0].model)
+
+
+def test_unlearning_must_end_as_good_as_the_model_that_isolated() -> None:
+    sides = divide(*poisoned(), 0.05, 0, hold=True)
+    for least, ends in ((0.9, "rolled back"), (0.1, "unlearned while learning")):
+        _, notes = train_against(net(), sides, replace(UNLEARN, epochs=1), least=least, seed=0, hooks=loops.Hooks())
+        assert ends in notes[-1] and f"{least:.1%} before" in notes[-1]
 
 
 def noisy(count: int) -> Samples:
