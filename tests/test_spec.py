@@ -16,7 +16,7 @@ import mithridate.methods  # noqa: F401  fills the registry
 from mithridate import roles
 from mithridate.defenses.detectors.kde import KDE
 from mithridate.errors import BadSpec, MithridateError
-from mithridate.spec import build, find, from_dict, make, parse, to_dict, to_spec, with_flags
+from mithridate.spec import brief, build, find, from_dict, make, parse, to_dict, to_spec, with_flags
 from mithridate.threats.evasion.pgd import PGD
 from mithridate.threats.triggers.badnets import BadNets
 
@@ -105,6 +105,18 @@ def test_specifications_are_short() -> None:
     assert parse("pgd:norm=l2,step=none").step is None
     assert parse(f"{NAME}:layers=a,b@input,count=4") == Sample(layers=("a", "b@input"), count=4)
     assert to_dict(KDE()) == {"method": "kde", "least": 5, "reference": 4000}
+
+
+@pytest.mark.parametrize(
+    "text", ["abl", "abl@quick:flip=true", "abl@published:isolation_epochs=4", "abl:epochs=30,gate=false", "kde:least=3"]
+)
+def test_people_read_the_names_of_presets(text: str) -> None:
+    assert brief(to_spec(parse(text))) == text
+
+
+def test_what_no_method_is_called_is_shown_as_it_is() -> None:
+    assert brief("gone:epochs=3") == "gone:epochs=3" and brief("kde:gone=3") == "kde:gone=3"
+    assert brief("neural_cleanse+aft:epochs=1") == "neural_cleanse+aft:epochs=1"
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("Yes", True), ("1", True), ("false", False), ("no", False), ("0", False)])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mithridate import methods
 from mithridate.bench import Store
 from pages import read_cards, share, table
 
@@ -38,7 +39,7 @@ def isolated(store: Store) -> tuple[list[str], list[list[str]]]:
 def _training(row: Mapping[str, Any], curves: Mapping[str, list[float]]) -> list[str]:
     config, found = row["config"], row["metrics"]
     attack, rate = "none" if config["attack"] is None else f"`{config['attack']}`", config["dose"].get("rate")
-    threat = [config["dataset"], attack, "-" if rate is None else f"{rate:g}", f"`{config['defense']}`"]
+    threat = [config["dataset"], attack, "-" if rate is None else f"{rate:g}", f"`{methods.brief(config['defense'])}`"]
     shares = [f"{100 * found[name][0]:.1f}" if name in found else "-" for name in ("isolated", "isolated_precision", "isolated_recall")]
     return [*threat, *shares, *(" ".join(f"{loss:.2g}" for loss in curves[name]) or "-" for name in ("loss_poisoned", "loss_others"))]
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from scipy import stats
 
+from mithridate import methods
+
 Row = Mapping[str, Any]
 Threat = tuple[str, float | None]
 Defense = tuple[str, str]
@@ -35,7 +37,7 @@ def tables(rows: Iterable[Row]) -> Iterator[tuple[str, list[str], list[list[str]
             cells[_threat(row), _defense(row)].append(row)
         body = [[*_named(threat), *(_cell(cells.get((threat, each), [])) for each in defenses)] for threat in threats]
         means = [_mean_row(rate, threats, defenses, cells) for rate in sorted({t[1] for t in threats if t[1] is not None}, reverse=True)]
-        yield " ".join(place), ["threat", "rate", *(f"`{name}`" for _, name in defenses)], body + means
+        yield " ".join(place), ["threat", "rate", *(f"`{methods.brief(name)}`" for _, name in defenses)], body + means
 
 
 def detectors(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
@@ -93,7 +95,9 @@ def summary(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     places = sorted({_place(row) for row in judged})
     defenses = sorted({_defense(row) for row in judged}, key=lambda each: (ROLES.index(each[0]), each[1]))
     heads = ["defense", *(f"{' '.join(place)}: {what}" for place in places for what in ("mean", "worst", "clean twin"))]
-    return heads, [[f"`{each[1]}`", *(cell for place in places for cell in _summed(each, place, judged))] for each in defenses]
+    return heads, [
+        [f"`{methods.brief(each[1])}`", *(cell for place in places for cell in _summed(each, place, judged))] for each in defenses
+    ]
 
 
 def _summed(defense: Defense, place: tuple[str, ...], judged: Sequence[Row]) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ import dataclasses
 from mithridate import defenses as defenses
 from mithridate import threats as threats
 from mithridate.roles import Entry
+from mithridate.spec import brief as brief
 from mithridate.spec import find as find
 from mithridate.spec import from_dict as from_dict
 from mithridate.spec import parse as parse

@@ -1,6 +1,6 @@
 """One configuration, four spellings: a method object, `"kde:bandwidth=0.5"`, a TOML table, and `--detector.bandwidth 0.5`.
 
-Recipes that have a name are presets of their method, as in `abl@quick`; all spellings take the name, and none gives it back.
+Recipes that have a name are presets of their method, as in `abl@quick`; all spellings take the name, and only `brief` gives it back.
 """
 
 from __future__ import annotations
@@ -94,10 +94,21 @@ def build(cls: type[Any], values: Mapping[str, Any], name: str) -> Any:
 
 
 def to_spec(method: Any) -> str:
-    """The shortest specification string that gives this method back: only fields that differ from their default."""
-    name = type(method).__module__.rpartition(".")[2]
-    changed = {f.name: getattr(method, f.name) for f in dataclasses.fields(method) if getattr(method, f.name) != f.default}
-    return name + (":" if changed else "") + ",".join(f"{key}={_text(value)}" for key, value in changed.items())
+    """The specification string that gives this method back whatever its presets are: only fields that differ from their default."""
+    return _spelled(type(method).__module__.rpartition(".")[2], method, {})
+
+
+def brief(text: str) -> str:
+    """The shortest specification of what a registered method's describes, for people to read; it may begin with a preset's name.
+
+    What describes none, such as a method that is gone, comes back as it is.
+    """
+    try:
+        method = parse(text)
+    except BadSpec:
+        return text
+    name, presets = entry_of(method).name, getattr(method, "presets", {})
+    return min([to_spec(method), *(_spelled(f"{name}@{preset}", method, values) for preset, values in presets.items())], key=len)
 
 
 def to_dict(method: Any) -> dict[str, Any]:
@@ -138,6 +149,13 @@ def with_flags(text: str, flags: Iterable[str], prefix: str) -> str:
             value = items[i + 1]
         extra.append(f"{key.replace('-', '_')}={value}")
     return text + ((":" if ":" not in text else ",") + ",".join(extra) if extra else "")
+
+
+def _spelled(name: str, method: Any, base: Mapping[str, Any]) -> str:
+    """The name, and the fields that differ from those of a base or else from their default."""
+    values = {f.name: (getattr(method, f.name), base.get(f.name, f.default)) for f in dataclasses.fields(method)}
+    changed = [f"{key}={_text(value)}" for key, (value, usual) in values.items() if value != usual]
+    return name + (":" if changed else "") + ",".join(changed)
 
 
 def _split(text: str) -> list[str]:

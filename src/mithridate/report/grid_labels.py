@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mithridate.methods import find
+from mithridate.methods import brief, find
 from mithridate.report.grid_rows import THREAT, Cards, distinct
 
 GROUP = ("dataset", "model", "images", "trainer", "robustness", "protocol")  # what threats of one block of the heat map share
@@ -46,10 +46,10 @@ def threats(cards: Cards) -> tuple[list[Threat], list[int]]:
 
 
 def short(specs: Iterable[str]) -> dict[str, str]:
-    """Specification -> its method's name, or, where several specifications have the same name, all of it."""
+    """Specification -> its method's name, or, where several specifications have the same name, all of it, presets by name."""
     specs = list(dict.fromkeys(specs))
     names = [" + ".join(methods(spec)) for spec in specs]
-    return {spec: name if names.count(name) == 1 else spec for spec, name in zip(specs, names, strict=True)}
+    return {spec: name if names.count(name) == 1 else brief(spec) for spec, name in zip(specs, names, strict=True)}
 
 
 def methods(spec: str) -> list[str]:
