@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mithridate import methods
 from mithridate.bench.cell import Cell
 from mithridate.bench.estimate import Estimator
 from mithridate.bench.finished import finished
@@ -54,7 +55,9 @@ def overview(cells: Sequence[Cell], store: Store, minutes: float | None) -> None
     there, estimator = finished(cells, store), Estimator(store.rows())
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        groups.setdefault("victims" if cell.kind == "victim" else f"{cell.config['role']} {cell.config['defense']}", []).append(cell)
+        groups.setdefault(
+            "victims" if cell.kind == "victim" else f"{cell.config['role']} {methods.brief(cell.config['defense'])}", []
+        ).append(cell)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("cells of", overflow="fold")
     for column in ("all", "done", "to do", "minutes to do"):
@@ -160,7 +163,7 @@ def named(cell: Cell) -> str:
     config = cell.config
     rate = config["dose"].get("rate")
     threat = f"{config['attack'] or 'clean'}{f' at {rate:g}' if rate else ''}"
-    against = "training" if cell.kind == "victim" else config["defense"]
+    against = "training" if cell.kind == "victim" else methods.brief(config["defense"])
     extra = f" against {config['evasion']}" if config.get("evasion") else ""
     return f"{config['dataset']} {config['model']} seed {config['seed']}: {threat}: {against}{extra}"
 
