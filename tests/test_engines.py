@@ -128,6 +128,12 @@ def test_files_that_are_gone_are_made_again_where_a_cell_has_to_read_them(cells:
     assert again.keys() == before.keys() and all(again[key] == before[key] for key in wanted)
 
 
+def test_a_finished_grid_says_how_its_cells_ended(cells: list[Cell], undisturbed: Store) -> None:
+    ended = [undisturbed.read(cell.key).status for cell in cells]
+    assert "dead" in ended
+    assert run(cells, undisturbed, workers=1).counts == {status: ended.count(status) for status in ("done", "dead", "failed")}
+
+
 def test_cards_of_victims_are_enough_to_judge_a_trainer(tmp_path: Path) -> None:
     cells = cells_of(tmp_path, **TINY | {"trainer": '"plain:epochs=20,lr=0.05"', "defenses": '["kde", "plain:epochs=1"]'})
     whole, store = Store(tmp_path / "whole"), Store(tmp_path / "cards")

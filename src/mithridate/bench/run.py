@@ -96,8 +96,9 @@ class _Run:
                 self.readers.setdefault(key, []).append(cell)
         self.ready = [self.place[cell.key] for cell in pending if not self.missing[cell.key]]
         heapq.heapify(self.ready)
+        old = {row["key"]: row for row in store.rows()}
         for key in there & self.place.keys():
-            self._count_old(key)
+            self._count_old(key, old[key]["status"], old[key]["reason"])
 
     def go(self, seconds: float | None) -> State:
         """Until nothing is left, or the time is up."""
@@ -185,13 +186,11 @@ class _Run:
         cell = self.cells[self.place[key]]
         return "its victim" if cell.kind == "victim" else f"{cell.config['defense']} before it"
 
-    def _count_old(self, key: str) -> None:
-        card = self.store.read(key) if self.readers.get(key) else None
-        status = "done" if card is None else card.status
-        if status == "failed" and card is not None:
+    def _count_old(self, key: str, status: str, reason: str) -> None:
+        if status == "failed" and self.readers.get(key):
             for reader in self.readers[key]:
                 self.missing[reader.key].add("")
-                self._give_up(reader, f"{self._named(key)} failed: {card.reason}")
+                self._give_up(reader, f"{self._named(key)} failed: {reason}")
             self.ready = [i for i in self.ready if not self.missing[self.cells[i].key]]
             heapq.heapify(self.ready)
         self.state.counts[status] += 1
