@@ -215,6 +215,16 @@ def test_unlearning_must_end_as_good_as_the_model_that_isolated() -> None:
         assert ends in notes[-1] and f"{least:.1%} before" in notes[-1]
 
 
+def test_ordinary_images_among_the_isolated_do_not_cost_their_class() -> None:
+    data, bad = poisoned(1600)
+    bad[((data.labels == 0) & ~bad).nonzero().flatten()[:60]] = True
+    recipe = replace(UNLEARN, epochs=8, batch_size=64, schedule="cosine", lr=0.05)
+    sides = divide(data, bad, 0.1, 0, hold=True)
+    unlearned, _ = train_against(net(), sides, recipe, least=0.3, seed=0, hooks=loops.Hooks())
+    test = drawn(2000, seed=7)
+    assert success(unlearned) < 0.05 and accuracy(unlearned, test[test.labels == 0]) > 0.67  # 0.57 where they weigh eight times as much
+
+
 def noisy(count: int) -> Samples:
     clean = drawn(count)
     generator = torch.Generator().manual_seed(5)
@@ -319,13 +329,13 @@ def test_the_negation_is_that_of_its_paper_and_pulls_where_ascent_does_not() -> 
 
 def test_opposed_sets_stand_in_one_batch() -> None:
     data, other = drawn(8), drawn(20, seed=1)
-    both = Opposed(other, 5, F.cross_entropy, ascent)
+    both = Opposed(other, 5, F.cross_entropy, ascent, 0.25)
     images = both.transform(net(), data.images, data.labels, 0)
     assert images.shape == (13, 1, 8, 8)
     assert torch.equal(images[:8], data.images)
     assert all(any(torch.equal(image, each) for each in other.images) for image in images[8:])
     logits = torch.randn(13, 4)
-    expected = F.cross_entropy(logits[:8], data.labels) - F.cross_entropy(logits[8:], both.labels)
+    expected = F.cross_entropy(logits[:8], data.labels) - 0.25 * F.cross_entropy(logits[8:], both.labels)
     torch.testing.assert_close(both.loss(logits, data.labels), expected)
 
 

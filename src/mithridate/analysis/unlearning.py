@@ -42,10 +42,11 @@ class Opposed:
         count: how many of them stand in each batch.
         own: loss of the loop's samples.
         others: loss of the others.
+        weight: of that loss, the loop's own having 1.
     """
 
-    def __init__(self, other: Samples, count: int, own: loops.Loss, others: loops.Loss) -> None:
-        self.other, self.count, self.own, self.others = other, count, own, others
+    def __init__(self, other: Samples, count: int, own: loops.Loss, others: loops.Loss, weight: float = 1.0) -> None:
+        self.other, self.count, self.own, self.others, self.weight = other, count, own, others, weight
         self.labels = other.labels[:0]
 
     def transform(self, model: nn.Module, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
@@ -55,8 +56,8 @@ class Opposed:
         return torch.cat([images, to_float(self.other.images[rows]).to(images)])
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Sum of both losses: logits (n + count, classes), labels (n,) -> scalar."""
-        return self.own(logits[: len(labels)], labels) + self.others(logits[len(labels) :], self.labels)
+        """Weighted sum of both losses: logits (n + count, classes), labels (n,) -> scalar."""
+        return self.own(logits[: len(labels)], labels) + self.weight * self.others(logits[len(labels) :], self.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +90,10 @@ def train_against(
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy of the model trained on the rest, each step of which also unlearns bad samples, and what was seen.
 
-    Beside each batch stand an eighth as many random bad samples: their mean is that of all, but noisier. Published: `ascent` on them.
-    Bounded: `negation`, with clipped gradients; and a run that ends with a lower held-out accuracy than the model had that isolated
-    was wrong to unlearn, and is made again without.
+    Beside each batch stand an eighth as many random bad samples: their mean is that of all, but noisier. Published: `ascent` on them,
+    which weighs as much as all the rest. Bounded: `negation`, where each weighs as much as any other sample, so that the ordinary ones
+    among the isolated do not cost their class, with clipped gradients; and a run that ends with a lower held-out accuracy than the
+    model had that isolated was wrong to unlearn, and is made again without.
 
     Args:
         model: the infected one, or an untrained one.
@@ -104,7 +106,9 @@ def train_against(
     Raises:
         NotFinite: training diverges at a hundredth of the learning rate, too.
     """
-    both = Opposed(sides.bad, max(1, recipe.batch_size // 8), F.cross_entropy, ascent if least is None else negation)
+    count = max(1, recipe.batch_size // 8)
+    against, weight = (ascent, 1.0) if least is None else (negation, count / recipe.batch_size)
+    both = Opposed(sides.bad, count, F.cross_entropy, against, weight)
     own = replace(hooks, transform=both.transform, loss=both.loss, clip=None if least is None else CLIP)
     trained, notes = train_steadily(model, sides.rest, recipe, seed=seed, hooks=own)
     if least is None:
