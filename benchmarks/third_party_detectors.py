@@ -3,13 +3,14 @@
     python benchmarks/third_party_detectors.py MODELS_FOLDER [ID ...]
 
 Folder and images as for third_party.py; nothing is tuned per model. Judged as `mithridate bench` judges detectors. Cards go to
-results/grids/third_party/; what has one is skipped.
+results/grids/third_party/; what has one of today's code is skipped.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +40,59 @@ def threats(about: dict[str, Any]) -> list[str | None]:
     return [None, f"pgd:eps={eps:.6g}", f"cw:searches=3,steps=60,c=1,lr={lr:g}"]
 
 
-def judged(about: dict[str, Any], folder: Path, module: Any, detector: str, evasion: str | None) -> tuple[str, Card]:
-    """Key and card of one model, detector and threat."""
-    key = None
-    if about["role"] == "infected" and evasion is None:
+@dataclass(frozen=True)
+class Question:
+    """One model, detector and threat; `key` changes with the code that answers it."""
+
+    about: dict[str, Any]
+    detector: str
+    evasion: str | None
+
+    @property
+    def defense(self) -> Any:
+        """The detector, made anew."""
+        return methods.parse(self.detector, "detector")
+
+    @property
+    def attacks(self) -> list[Any]:
+        """The evasion, where there is one."""
+        return [] if self.evasion is None else [methods.parse(self.evasion, "evasion")]
+
+    @property
+    def own(self) -> bool:
+        """Whether it is about the model's own trigger."""
+        return self.about["role"] == "infected" and self.evasion is None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything that defines it, as a card holds it."""
+        return {
+            "dataset": self.about["dataset"],
+            "model": self.about["id"],
+            "attack": f"its own {self.about['trigger']['kind']}" if self.own else None,
+            "dose": {},
+            "seed": 0,
+            "defense": to_spec(self.defense),
+            "role": "detector",
+            "evasion": to_spec(self.attacks[0]) if self.attacks else None,
+            "protocol": asdict(PROTOCOL),
+        }
+
+    @property
+    def key(self) -> str:
+        """Where its card lies."""
+        return cell("judgment", self.config, [self.defense, *self.attacks]).key
+
+
+def answer(question: Question, folder: Path, module: Any) -> Card:
+    """The card of a question, judged."""
+    about, config, key = question.about, question.config, None
+    if question.own:
         key = Key(Known(about["trigger"], dict(np.load(folder / "triggers.npz"))), about["target"], about["trigger"]["kind"])
-    defense, attacks = methods.parse(detector, "detector"), [] if evasion is None else [methods.parse(evasion, "evasion")]
-    config = {
-        "dataset": about["dataset"],
-        "model": about["id"],
-        "attack": None if key is None else f"its own {about['trigger']['kind']}",
-        "dose": {},
-        "seed": 0,
-        "defense": to_spec(defense),
-        "role": "detector",
-        "evasion": to_spec(attacks[0]) if attacks else None,
-        "protocol": asdict(PROTOCOL),
-    }
     victim = Loaded(module.load(about["id"]).eval(), Card(kind="victim", config={}, metrics={}), key, folder)
     parts = PROTOCOL.split(images(about["dataset"], folder), 0)
-    found = judgments.detection(judgments.Case(config, defense, victim, victim, parts, PROTOCOL, None, None, folder, silent))
-    card = Card(kind="judgment", config=config, metrics=found.metrics, seconds=found.seconds, cost=found.cost, curves=found.curves)
-    return cell("judgment", config, [defense, *attacks]).key, card
+    found = judgments.detection(judgments.Case(config, question.defense, victim, victim, parts, PROTOCOL, None, None, folder, silent))
+    return Card(kind="judgment", config=config, metrics=found.metrics, seconds=found.seconds, cost=found.cost, curves=found.curves)
 
 
 def main() -> None:
@@ -72,15 +104,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     module, store = architectures(args.folder), Store(args.out)
-    there = {tuple(row["config"][name] for name in ("model", "defense", "evasion")) for row in store.rows()} if args.out.exists() else set()
-    for about in described(args.folder, args.ids):
-        for evasion in threats(about):
-            for detector in DETECTORS:
-                if (about["id"], detector, evasion) in there:
-                    continue
-                key, card = judged(about, args.folder, module, detector, evasion)
-                store.write(key, card)
-                print(about["id"], detector, evasion or card.config["attack"] or "clean", card.metrics.get("auroc"), flush=True)
+    each = product(described(args.folder, args.ids), DETECTORS)
+    asked = [Question(about, detector, evasion) for about, detector in each for evasion in threats(about)]
+    asked.sort(key=lambda question: (question.about["id"], question.evasion or ""))  # one evasion's examples serve every detector
+    keys = {question.key for question in asked}
+    print(f"{len(keys - store.keys())} of {len(asked)} cells to do", flush=True)
+    for question in asked:
+        if question.key not in store:
+            card = answer(question, args.folder, module)
+            store.write(question.key, card)
+            print(question.about["id"], question.detector, question.evasion or "its own", card.metrics.get("auroc"), flush=True)
+    if not args.ids:
+        for stale in store.keys() - keys:  # cards of earlier code
+            store.forget(stale)
 
 
 if __name__ == "__main__":
