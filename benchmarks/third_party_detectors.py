@@ -113,7 +113,13 @@ def main() -> None:
         if question.key not in store:
             card = answer(question, args.folder, module)
             store.write(question.key, card)
-            print(question.about["id"], question.detector, question.evasion or "its own", card.metrics.get("auroc"), flush=True)
+            print(
+                question.about["id"],
+                question.detector,
+                question.evasion or card.config["attack"] or "clean",
+                card.metrics.get("auroc"),
+                flush=True,
+            )
     if not args.ids:
         for stale in store.keys() - keys:  # cards of earlier code
             store.forget(stale)
