@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -104,22 +103,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     module, store = architectures(args.folder), Store(args.out)
-    each = product(described(args.folder, args.ids), DETECTORS)
-    asked = [Question(about, detector, evasion) for about, detector in each for evasion in threats(about)]
-    asked.sort(key=lambda question: (question.about["id"], question.evasion or ""))  # one evasion's examples serve every detector
+    abouts = described(args.folder, args.ids)
+    asked = [Question(about, detector, evasion) for about in abouts for evasion in threats(about) for detector in DETECTORS]
     keys = {question.key for question in asked}
     print(f"{len(keys - store.keys())} of {len(asked)} cells to do", flush=True)
     for question in asked:
         if question.key not in store:
             card = answer(question, args.folder, module)
             store.write(question.key, card)
-            print(
-                question.about["id"],
-                question.detector,
-                question.evasion or card.config["attack"] or "clean",
-                card.metrics.get("auroc"),
-                flush=True,
-            )
+            threat = question.evasion or card.config["attack"] or "clean"
+            print(question.about["id"], question.detector, threat, card.metrics.get("auroc"), flush=True)
     if not args.ids:
         for stale in store.keys() - keys:  # cards of earlier code
             store.forget(stale)
