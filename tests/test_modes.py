@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -90,10 +92,23 @@ def test_predict_equals_one_big_forward_pass() -> None:
         predict(model, images[:0])
 
 
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, True),
+        ({"avx512_bf16": True}, True),
+        ({"avx512_bf16": True, "amx_bf16": False, "cpu_name": "Intel Xeon"}, False),
+        ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, True),
+        ({"cpu_name": "AMD EPYC"}, False),
+    ],
+)
+def test_bf16_is_fast_where_it_was_measured_to_be(monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], fast: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags, raising=False)
+    assert has_fast_bf16(torch.device("cpu")) is fast
+
+
 def test_older_pytorch_cannot_say_whether_bf16_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    assert has_fast_bf16(torch.device("cpu")) is True
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert has_fast_bf16(torch.device("cpu")) is False
     assert has_fast_bf16(torch.device("meta")) is False
 
