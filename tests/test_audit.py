@@ -106,6 +106,8 @@ def test_every_part_is_there(case: Case, judged: Outcome) -> None:
         getattr(report.evidence[0], n) for n in ("infected", "target", "p_value")
     )
     assert all(len(e.per_class) == 10 for e in report.evidence)
+    shown = judged.pictures.clean
+    assert shown is not None and torch.equal(shown.images, case.clean.images[::17]), "a dozen of the 200, spread evenly"
     assert [(r.eps, r.count) for r in report.robust_accuracy] == [(0.01, 20), (0.1, 20)]
     assert report.robust_accuracy[0].accuracy >= report.robust_accuracy[1].accuracy
     assert report.flagged is not None and report.training is not None and report.repair is not None and report.truth is not None

@@ -77,7 +77,8 @@ class _Audit:
         self.screen, self.repair = methods.parse(settings.screen, "screen"), methods.parse(settings.repair, "repair")
         self.pace = 0.0  # seconds that all evasions take for an image, where a budget made it measured
         self.found: dict[str, Any] = {}
-        self.drawn: dict[str, Any] = {"clean": Sheet(images=subject.clean.images[:12])}
+        apart = math.ceil(len(subject.clean) / 12)  # a dozen, of all classes also where they come one after another
+        self.drawn: dict[str, Any] = {"clean": Sheet(images=subject.clean.images[::apart])}
 
     def answer(self) -> None:
         """Every question, in the order of the report."""
