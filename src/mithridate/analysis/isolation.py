@@ -126,18 +126,18 @@ def isolate(losses: Tensor, steady: Tensor, labels: Tensor, ratio: float, *, gat
 
     Args:
         losses: (n,) at least 0, after the training: what is ranked.
-        steady: (n,) at least 0, `settled` if there is more to go by: where a fast population is looked for.
+        steady: (n,) at least 0, `settled` if there is more to go by: where a fast population is looked for, and what the gate goes by.
         labels: (n,) int64.
         ratio: share of the samples with the lowest losses that is isolated.
-        gate: isolate nothing unless most of that share, or of the fast population if that is smaller, is both.
+        gate: isolate nothing unless there is a fast population, and most of it, or of that share of `steady` if that is smaller, is both.
         adaptive: isolate the fast population in place of the share, where there is one.
 
     Raises:
         ValueError: as `fast_learned` does.
     """
-    fast, few = fast_learned(steady, labels), lowest(losses, ratio)
+    fast, few, first = fast_learned(steady, labels), lowest(losses, ratio), lowest(steady, ratio)
     seen = _seen(losses, labels, few)
-    agreed = int((fast & few).sum()) > min(int(fast.sum()), int(few.sum())) / 2
+    agreed = int((fast & first).sum()) > min(int(fast.sum()), int(first.sum())) / 2
     if gate and not agreed:
         return Isolated(torch.zeros_like(few), f"gate: nothing to unlearn, no label has a population that is learned far faster; {seen}")
     if adaptive and bool(fast.any()):
