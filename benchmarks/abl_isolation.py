@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mithridate import datasets, infect, loops, methods
 from mithridate.analysis.early import Early, learn_early, look
-from mithridate.analysis.isolation import isolate, lowest, settled
+from mithridate.analysis.isolation import at_best, isolate, lowest
 from mithridate.card import Card
 from mithridate.data import Samples
 from mithridate.datasets import Dataset
@@ -54,7 +54,7 @@ def run(samples: Samples, poisoned: Tensor, recipe: Early, seed: int, checkpoint
     trained = time.perf_counter()
     each = look(early, samples)
     seconds = {"training": trained - begun, "looking": time.perf_counter() - trained}
-    found = isolate(each, settled(each, losses), samples.labels, RATIO, gate=True, adaptive=True)
+    found = isolate(each, at_best(each, losses), samples.labels, RATIO, gate=True, adaptive=True)
     metrics: dict[str, Any] = {"lowest": judged(lowest(each, RATIO), poisoned), "isolated": judged(found.bad, poisoned)}
     metrics["lowest_by_epoch"] = [judged(lowest(epoch, RATIO), poisoned)["precision"] for epoch in losses]
     metrics["mean_loss"] = {"poisoned": [float(epoch[poisoned].mean()) for epoch in losses] if bool(poisoned.any()) else [],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mithridate.analysis.isolation import exact_losses, excess, fast_learned, flooding, isolate, local_ascent, lowest, settled, suspicion
+from mithridate.analysis.isolation import at_best, exact_losses, excess, fast_learned, flooding, isolate, local_ascent, lowest, suspicion
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -60,10 +60,10 @@ def test_the_lowest_share_is_exact() -> None:
     assert int(lowest(losses, 0.001).sum()) == 1
 
 
-def test_settled_losses_are_the_geometric_mean_of_the_last_half() -> None:
-    recorded = torch.tensor([[9.0], [9.0], [4.0], [0.0]])
-    assert float(settled(torch.tensor([1e-3]), recorded)) == pytest.approx((1e-3 * 4 * 1e-7) ** (1 / 3), rel=1e-4)
-    assert float(settled(torch.tensor([0.5]), recorded[:1])) == pytest.approx(0.5)
+def test_a_sample_that_was_easy_once_is_easy() -> None:
+    recorded = torch.tensor([[9.0, 0.2], [1e-4, 0.3], [4.0, 0.0]])
+    assert at_best(torch.tensor([1e-3, 0.5]), recorded).tolist() == pytest.approx([1e-4, 1e-7])
+    assert at_best(torch.tensor([1e-3, 0.5]), recorded[:1]).tolist() == pytest.approx([1e-3, 0.2])
 
 
 def mixed(poisoned: int = 500, factor: float = 1e-4, label: int = 2, classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,11 +145,11 @@ def test_what_is_isolated_from_poison(gate: bool, adaptive: bool, count: int) ->
 
 def test_the_last_weights_do_not_shut_the_gate() -> None:
     """At a constant rate another label may be ahead at the very end, which happened with the signal of SIG under true labels."""
-    steady, labels, bad = mixed()
-    last = torch.where(labels == 3, steady * 1e-6, steady)
-    found = isolate(last, steady, labels, 0.01, gate=True, adaptive=True).bad
-    assert torch.equal(found, fast_learned(steady, labels)) and float(bad[found].float().mean()) > 0.98
-    assert not bool(isolate(steady, last, labels, 0.01, gate=True, adaptive=True).bad.any()), "but it opens for what is ahead all along only"
+    easiest, labels, bad = mixed()
+    last = torch.where(labels == 3, easiest * 1e-6, easiest)
+    found = isolate(last, easiest, labels, 0.01, gate=True, adaptive=True).bad
+    assert torch.equal(found, fast_learned(easiest, labels)) and float(bad[found].float().mean()) > 0.98
+    assert not bool(isolate(easiest, last, labels, 0.01, gate=True, adaptive=True).bad.any()), "nor open it"
 
 
 @pytest.mark.parametrize("adaptive", [True, False])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from mithridate.analysis.far_tail import far_tail
 from mithridate.analysis.outliers_1d import MAJORITY, split
 
 DEEP = 0.15  # how empty the valley beside a population must be, for the tail of a label's losses has valleys by chance
@@ -59,13 +60,13 @@ def suspicion(losses: Tensor) -> Tensor:
     return -losses.clamp_min(torch.finfo(losses.dtype).tiny).log()
 
 
-def settled(each: Tensor, recorded: Tensor) -> Tensor:
-    """Geometric mean (n,) of the losses after a training (n,), and of those recorded in the last half of its epochs (epochs, n).
+def at_best(each: Tensor, recorded: Tensor) -> Tensor:
+    """The lowest loss (n,) that each sample ever had: after a training (n,), or in one of its epochs (epochs, n).
 
-    At a constant learning rate the last weights are an accident. What was recorded on the way costs nothing, and evens it out.
+    At a constant learning rate a backdoor is learned, lost and learned again, and of two samples of one epoch the later one was seen by
+    a better model. What was recorded on the way costs nothing, and tells who was easy at any time.
     """
-    late = recorded[len(recorded) - len(recorded) // 2 :]
-    return torch.cat([each[None], late]).clamp_min(FLOOR).log().mean(0).exp()
+    return torch.cat([each[None], recorded]).min(0).values.clamp_min(FLOOR)
 
 
 def lowest(losses: Tensor, ratio: float) -> Tensor:
@@ -121,28 +122,31 @@ class Isolated:
     note: str
 
 
-def isolate(losses: Tensor, steady: Tensor, labels: Tensor, ratio: float, *, gate: bool, adaptive: bool) -> Isolated:
+def isolate(losses: Tensor, easiest: Tensor, labels: Tensor, ratio: float, *, gate: bool, adaptive: bool) -> Isolated:
     """The samples to hold for poisoned.
 
     Args:
         losses: (n,) at least 0, after the training: what is ranked.
-        steady: (n,) at least 0, `settled` if there is more to go by: where a fast population is looked for, and what the gate goes by.
+        easiest: (n,) at least 0, `at_best` if there is more to go by: where a fast population is looked for, and what the gate goes by.
         labels: (n,) int64.
         ratio: share of the samples with the lowest losses that is isolated.
-        gate: isolate nothing unless there is a fast population, and most of it, or of that share of `steady` if that is smaller, is both.
-        adaptive: isolate the fast population in place of the share, where there is one.
+        gate: isolate nothing unless there is a fast population, and most of it, or of that share of `easiest` if that is smaller, is both;
+            or unless a label has a far tail.
+        adaptive: isolate that population in place of the share, or that tail.
 
     Raises:
         ValueError: as `fast_learned` does.
     """
-    fast, few, first = fast_learned(steady, labels), lowest(losses, ratio), lowest(steady, ratio)
+    fast, few, first = fast_learned(easiest, labels), lowest(losses, ratio), lowest(easiest, ratio)
     seen = _seen(losses, labels, few)
     agreed = int((fast & first).sum()) > min(int(fast.sum()), int(first.sum())) / 2
-    if gate and not agreed:
-        return Isolated(torch.zeros_like(few), f"gate: nothing to unlearn, no label has a population that is learned far faster; {seen}")
-    if adaptive and bool(fast.any()):
-        into = ", ".join(map(str, labels[fast].unique().tolist()))
-        return Isolated(fast, f"isolated {int(fast.sum())} samples that were learned far faster than others, of label {into}; {seen}")
+    own = fast if agreed else far_tail(easiest, labels)
+    if gate and not bool(own.any()):
+        return Isolated(own, f"gate: nothing to unlearn, no label has samples that are learned far faster; {seen}")
+    if adaptive and bool(own.any()):
+        kind = "a population" if agreed else "the tail of one, of poison that is rare"
+        into = ", ".join(map(str, labels[own].unique().tolist()))
+        return Isolated(own, f"isolated {int(own.sum())} samples that were learned far faster than others, {kind}, of label {into}; {seen}")
     return Isolated(few, f"isolated the lowest losses; {seen}")
 
 

@@ -1,7 +1,7 @@
 """Early isolation: poisoned images are learned faster, so after a short training that holds losses up, theirs are the lowest.
 
-    score(x) = -log cross-entropy of x, by a model that was trained for a few epochs under a loss that will not go below gamma,
-               averaged over its last state and what was recorded in the last half of its epochs
+    score(x) = -log of the lowest cross-entropy that x had in a few epochs of a training under a loss that will not go below gamma,
+               as recorded in each, and after the last
 
 The ranking half of Anti-Backdoor Learning as a screen. The given model is asked for nothing but its architecture: a copy of it
 starts from new weights.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mithridate import loops
 from mithridate.analysis.early import Early, learn_early, look
-from mithridate.analysis.isolation import settled, suspicion
+from mithridate.analysis.isolation import at_best, suspicion
 from mithridate.data import Samples
 from mithridate.nn.fresh import fresh
 from mithridate.nn.modes import predict
@@ -43,4 +43,4 @@ class Isolation(Early):
         predict(model, samples[:2])
         hooks = loops.Hooks(progress=progress, task="isolating")
         early, recorded, _ = learn_early(fresh(model, seed), samples, self, seed=seed, hooks=hooks)
-        return suspicion(settled(look(early, samples, progress=progress), recorded))
+        return suspicion(at_best(look(early, samples, progress=progress), recorded))

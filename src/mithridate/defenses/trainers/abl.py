@@ -20,7 +20,7 @@ from torch import nn
 
 from mithridate import loops
 from mithridate.analysis.early import Early, learn_early, look, train_steadily
-from mithridate.analysis.isolation import isolate, settled, suspicion
+from mithridate.analysis.isolation import at_best, isolate, suspicion
 from mithridate.analysis.unlearning import Sides, divide, share_right, take_back, train_against
 from mithridate.checks import one_of, within
 from mithridate.data import Samples
@@ -111,12 +111,12 @@ class ABL(loops.Recipe):
         hooks = loops.Hooks(progress=progress, checkpoint=first, task="isolating", after=told(watch, "isolating"))
         early, losses, notes = learn_early(model, samples, self._early(), seed=seed, hooks=hooks)
         each = look(early, samples, progress=progress)
-        steady = settled(each, losses)
-        found = isolate(each, steady, samples.labels.cpu(), self.ratio, gate=self.gate, adaptive=self.adaptive)
+        easiest = at_best(each, losses)
+        found = isolate(each, easiest, samples.labels.cpu(), self.ratio, gate=self.gate, adaptive=self.adaptive)
         hooks = replace(hooks, checkpoint=checkpoint, task="fine-tuning", tag=f" {self}", after=told(watch, "fine-tuning"))
         sides = divide(samples, found.bad, self.ratio, seed, hold=self.bounded and self.unlearn != "nothing")
         trained, said = self._second(model if self.fresh else early, sides, share_right(early, sides.held), seed, hooks, watch)
-        return Learned(trained, suspicion(steady), found.bad, losses, (*notes, found.note, *said))
+        return Learned(trained, suspicion(easiest), found.bad, losses, (*notes, found.note, *said))
 
     def _second(
         self, start: nn.Module, sides: Sides, least: float, seed: int, hooks: loops.Hooks, watch: Watch
