@@ -79,6 +79,12 @@ def test_a_tail_that_all_labels_have_is_none() -> None:
     assert not bool(far_tail(F.softplus(odds), labels).any())
 
 
+def test_a_label_that_outnumbers_the_others_is_not_asked() -> None:
+    losses, labels, _ = poisoned(50)
+    few = (labels == 7) | (torch.arange(len(labels)) % 20 == 0)
+    assert bool(far_tail(losses, labels).any()) and not bool(far_tail(losses[few], labels[few]).any())
+
+
 def test_one_label_or_equal_losses_give_no_answer() -> None:
     losses, labels = clean(3)
     assert not bool(far_tail(losses, torch.zeros_like(labels)).any())

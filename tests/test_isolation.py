@@ -60,10 +60,10 @@ def test_the_lowest_share_is_exact() -> None:
     assert int(lowest(losses, 0.001).sum()) == 1
 
 
-def test_a_sample_that_was_easy_once_is_easy() -> None:
-    recorded = torch.tensor([[9.0, 0.2], [1e-4, 0.3], [4.0, 0.0]])
+def test_a_sample_that_was_easy_once_of_late_is_easy() -> None:
+    recorded = torch.tensor([[1e-6, 0.1], [9.0, 0.2], [1e-4, 0.3], [4.0, 0.0]])
     assert at_best(torch.tensor([1e-3, 0.5]), recorded).tolist() == pytest.approx([1e-4, 1e-7])
-    assert at_best(torch.tensor([1e-3, 0.5]), recorded[:1]).tolist() == pytest.approx([1e-3, 0.2])
+    assert at_best(torch.tensor([1e-3, 0.5]), recorded[:1]).tolist() == pytest.approx([1e-3, 0.5])
 
 
 def mixed(poisoned: int = 500, factor: float = 1e-4, label: int = 2, classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,7 +149,6 @@ def test_the_last_weights_do_not_shut_the_gate() -> None:
     last = torch.where(labels == 3, easiest * 1e-6, easiest)
     found = isolate(last, easiest, labels, 0.01, gate=True, adaptive=True).bad
     assert torch.equal(found, fast_learned(easiest, labels)) and float(bad[found].float().mean()) > 0.98
-    assert not bool(isolate(easiest, last, labels, 0.01, gate=True, adaptive=True).bad.any()), "nor open it"
 
 
 @pytest.mark.parametrize("adaptive", [True, False])

@@ -23,7 +23,7 @@ def log_odds(losses: Tensor) -> Tensor:
 
 
 def far_tail(losses: Tensor, labels: Tensor) -> Tensor:
-    """Which samples (n,) bool are discoveries of their label; none where there is one label only, or where two labels have such tails.
+    """Which samples (n,) bool are discoveries of their label; none in a label that outnumbers all others.
 
     Args:
         losses: (n,) cross-entropy, at least 0, best an average over epochs.
@@ -33,8 +33,8 @@ def far_tail(losses: Tensor, labels: Tensor) -> Tensor:
     for label in labels.unique().tolist():
         own = labels == label
         mine, others = apart[own].sort().values, apart[~own].sort().values
-        if not len(others):
-            continue
+        if len(others) < len(mine):
+            continue  # what outnumbers all other labels is learned first for that alone
         expected = (torch.searchsorted(others, mine, right=True) + 1) / (len(others) + 1) * len(mine)
         ranks = torch.arange(1, len(mine) + 1, device=mine.device)
         good = (expected <= LEVEL * ranks).nonzero().flatten()

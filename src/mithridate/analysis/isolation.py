@@ -61,12 +61,13 @@ def suspicion(losses: Tensor) -> Tensor:
 
 
 def at_best(each: Tensor, recorded: Tensor) -> Tensor:
-    """The lowest loss (n,) that each sample ever had: after a training (n,), or in one of its epochs (epochs, n).
+    """The lowest loss (n,) of each sample, after a training (n,) or in the last half of its epochs (epochs, n).
 
-    At a constant learning rate a backdoor is learned, lost and learned again, and of two samples of one epoch the later one was seen by
-    a better model. What was recorded on the way costs nothing, and tells who was easy at any time.
+    At a constant learning rate a backdoor is learned, lost and learned again. What was recorded on the way costs nothing, and tells who
+    was easy at any time; but not in the first half, where a whole label may be easy by chance, as the model names it for everything.
     """
-    return torch.cat([each[None], recorded]).min(0).values.clamp_min(FLOOR)
+    late = recorded[len(recorded) - len(recorded) // 2 :]
+    return torch.cat([each[None], late]).min(0).values.clamp_min(FLOOR)
 
 
 def lowest(losses: Tensor, ratio: float) -> Tensor:
@@ -127,24 +128,22 @@ def isolate(losses: Tensor, easiest: Tensor, labels: Tensor, ratio: float, *, ga
 
     Args:
         losses: (n,) at least 0, after the training: what is ranked.
-        easiest: (n,) at least 0, `at_best` if there is more to go by: where a fast population is looked for, and what the gate goes by.
+        easiest: (n,) at least 0, `at_best` if there is more to go by: where they are looked for.
         labels: (n,) int64.
         ratio: share of the samples with the lowest losses that is isolated.
-        gate: isolate nothing unless there is a fast population, and most of it, or of that share of `easiest` if that is smaller, is both;
-            or unless a label has a far tail.
+        gate: isolate nothing unless there is a fast population, or a label with a far tail.
         adaptive: isolate that population in place of the share, or that tail.
 
     Raises:
         ValueError: as `fast_learned` does.
     """
-    fast, few, first = fast_learned(easiest, labels), lowest(losses, ratio), lowest(easiest, ratio)
-    seen = _seen(losses, labels, few)
-    agreed = int((fast & first).sum()) > min(int(fast.sum()), int(first.sum())) / 2
-    own = fast if agreed else far_tail(easiest, labels)
+    few, fast = lowest(losses, ratio), fast_learned(easiest, labels)
+    seen, crowd = _seen(losses, labels, few), bool(fast.any())
+    own = fast if crowd else far_tail(easiest, labels)
     if gate and not bool(own.any()):
         return Isolated(own, f"gate: nothing to unlearn, no label has samples that are learned far faster; {seen}")
     if adaptive and bool(own.any()):
-        kind = "a population" if agreed else "the tail of one, of poison that is rare"
+        kind = "a population" if crowd else "the tail of one, of poison that is rare"
         into = ", ".join(map(str, labels[own].unique().tolist()))
         return Isolated(own, f"isolated {int(own.sum())} samples that were learned far faster than others, {kind}, of label {into}; {seen}")
     return Isolated(few, f"isolated the lowest losses; {seen}")

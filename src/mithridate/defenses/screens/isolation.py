@@ -1,7 +1,7 @@
 """Early isolation: poisoned images are learned faster, so after a short training that holds losses up, theirs are the lowest.
 
-    score(x) = -log of the lowest cross-entropy that x had in a few epochs of a training under a loss that will not go below gamma,
-               as recorded in each, and after the last
+    score(x) = -log of the lowest cross-entropy of x late in a short training under a loss that will not go below gamma: as recorded
+               in the last half of its epochs, and after them
 
 The ranking half of Anti-Backdoor Learning as a screen. The given model is asked for nothing but its architecture: a copy of it
 starts from new weights.
