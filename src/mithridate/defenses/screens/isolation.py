@@ -7,8 +7,8 @@ The ranking half of Anti-Backdoor Learning as a screen. The given model is asked
 starts from new weights.
 
 Scope: poisons whose label follows from a pattern that is easier than the classes. Cost: `epochs` of training, and one pass. Known
-failures: clean-label poison, sample-specific triggers, poisons rarer than about one in two hundred, and a `per_sample` hold, which
-holds up the poisoned images as well (docs/adr/0015).
+failures: two classes in one image, sample-specific triggers, an adaptive blend, whose cover images deny it, and a `per_sample` hold,
+which holds up the poisoned images as well (docs/adr/0015).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ the images by their loss. Stage two trains on the rest, and ascends on the isola
 Carried further, each on by default: a gate, an isolated share that follows from the losses, an ascent with a bound (docs/adr/0015).
 
 Scope: poisons that are easier to learn than the classes. Cost: as plain training of the same epochs, and a pass. Known failures:
-clean-label poison, sample-specific triggers, rare poison: the gate stays shut, and the model is as infected as a plainly trained one.
+poison that is no easier (two classes in one image) or is denied by cover images (adaptive blend): the gate stays shut (docs/adr/0016).
 """
 
 from __future__ import annotations
