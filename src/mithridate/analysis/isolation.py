@@ -128,7 +128,7 @@ def isolate(losses: Tensor, easiest: Tensor, labels: Tensor, ratio: float, *, ga
 
     Args:
         losses: (n,) at least 0, after the training: what is ranked.
-        easiest: (n,) at least 0, `at_best` if there is more to go by: where they are looked for.
+        easiest: (n,) at least 0, `at_best` if there is more to go by: where what was learned too fast is looked for.
         labels: (n,) int64.
         ratio: share of the samples with the lowest losses that is isolated.
         gate: isolate nothing unless there is a fast population, or a label with a far tail.
