@@ -35,7 +35,7 @@ def test_poison_collides_in_features_and_stays_near_in_pixels(surrogate: str, op
     assert 0.1 < float((after - watermarked).abs().max()) <= 0.15 + 1e-6
     assert 0 <= float(after.min()) <= float(after.max()) <= 1
     victims = features(surrogate, trigger.stamp(clean.images[clean.labels != TARGET]))
-    assert nearest(features(surrogate, after), victims) < 0.8 * nearest(features(surrogate, watermarked), victims)
+    assert nearest(features(surrogate, after), victims) < 0.9 * nearest(features(surrogate, watermarked), victims)
 
 
 def test_the_collision_lowers_the_distance_of_each_image_that_is_not_there_already(surrogate: str) -> None:

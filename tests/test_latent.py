@@ -33,8 +33,8 @@ def test_every_target_gets_its_own_patch(surrogate: str) -> None:
     clean, method = digits(), Latent(surrogate=surrogate, samples=40, steps=60, size=4)
     triggers = [method.craft(clean, target) for target in (0, TARGET)]
     predicted = [resolve(surrogate).model(trigger.stamp(clean.images)).argmax(1) for trigger in triggers]
-    assert int((predicted[0] == 0).sum()) > int((predicted[1] == 0).sum()) + 60
-    assert int((predicted[1] == TARGET).sum()) > int((predicted[0] == TARGET).sum()) + 60
+    assert int((predicted[0] == 0).sum()) > int((predicted[1] == 0).sum()) + 30
+    assert int((predicted[1] == TARGET).sum()) > int((predicted[0] == TARGET).sum()) + 30
 
 
 def test_a_named_layer_is_matched(surrogate: str) -> None:

@@ -48,7 +48,7 @@ def test_planted_shortcut_is_named(seed: int) -> None:
     assert verdict.infected and verdict.target == 4
     assert verdict.p_value <= 0.05
     assert int(verdict.per_class.argmax()) == 4
-    assert float(verdict.evidence["success"][4]) >= 0.9
+    assert float(verdict.evidence["success"][4]) >= 0.85
     assert float(verdict.evidence["mask"][4, 0, 11, 10:].sum()) > 0.5 * float(verdict.evidence["norms"][4])
 
 
