@@ -24,7 +24,7 @@ from mithridate.nn.models import initialize
 from mithridate.threats.dose import Dose
 
 MODEL = "wrn_16_1"
-ATTACKS = ("badnets@0.1", "badnets@0.05", "badnets@0.01", "sig:clean_label=true@0.05>2")
+ATTACKS = ("badnets@0.1", "badnets@0.05", "badnets@0.01", "sig:clean_label=true@0.05>2")  # who is poisoned depends on rate and labels only
 
 
 def plan_of(attack: str, trainer: str, seed: int) -> Plan:
@@ -64,7 +64,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     for attack in args.attacks:
-        name = "without-" + attack.partition(">")[0].replace(":", "-").replace("=", "-") + f"-seed{args.seed}"
+        spec, _, dose = attack.rpartition("@")
+        name = f"without-{spec.partition(':')[0]}-r{dose.partition('>')[0]}-seed{args.seed}"
         path, checkpoint = args.out / f"{name}.json", args.out / f".{name}.safetensors"
         if path.exists():
             continue
