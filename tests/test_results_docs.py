@@ -250,3 +250,16 @@ def test_numbers_of_others_stand_beside_the_cells_that_come_closest(tmp_path: Pa
         "| P, published (t. 1) | d | m | `badnets` | 0.1 | `none` | asr | 0.030 | - | - |",
     ]
     assert list(published_tables.others(tmp_path / "none.toml", rows)) == []
+
+
+def test_what_is_left_without_the_poison_is_a_row(tmp_path: Path) -> None:
+    metrics = {
+        "clean_accuracy": [0.85, 0.84, 0.86],
+        "clean_accuracy_attacked": [0.84, 0.83, 0.85],
+        "asr": [0.01, 0.005, 0.02],
+        "images": 45000,
+    }
+    config = {"trigger": "sig:delta=40", "rate": 0.05, "clean_label": True}
+    Card(kind="without poison", config=config, metrics=metrics, seconds={}).write(tmp_path / "abl" / "without-sig.json")
+    rows = [line for line in abl_tables.abl(tmp_path) if line.startswith("| `sig")]
+    assert rows == ["| `sig:delta=40` (clean label) | 0.05 | 45,000 | 85.0% [84.0%, 86.0%] | 84.0% [83.0%, 85.0%] | 1.0% [0.5%, 2.0%] |"]

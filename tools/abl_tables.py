@@ -18,6 +18,9 @@ def abl(folder: Path) -> Iterator[str]:
     cards = read_cards(folder / "abl")
     heads = ["attack", "rate", "loss", "epochs", "lowest 1 %: precision", "isolated", "precision", "recall"]
     yield from table(heads, [_isolation(card) for card in cards if "isolated" in card["metrics"]])
+    yield "Plain training on what is left when exactly the poison is left out: what a defense that makes no mistake comes to.\n"
+    heads = ["attack", "rate", "images left", "clean accuracy", "of images that count for the ASR", "ASR"]
+    yield from table(heads, [_without(card) for card in cards if "images" in card["metrics"]])
     for found in (card["metrics"] for card in cards if "before" in card["metrics"]):
         yield "The authors' own infected model (BadNets grid, WRN-16-1), unlearned; accuracy over all images / without the target's.\n"
         yield from table(["form", "epochs", "clean accuracy", "ASR"], [_state("before", found["before"], 0), *_forms(found)])
@@ -53,6 +56,13 @@ def _isolation(card: dict[str, Any]) -> list[str]:
     rate = "-" if config["attack"] == "clean" else f"{config['rate']:g}"
     start = [f"`{config['attack']}`", rate, config["loss"], str(config["epochs"]), share(lowest["precision"])]
     return [*start, f"{isolated['count']:,}", share(isolated["precision"]), share(isolated["recall"])]
+
+
+def _without(card: dict[str, Any]) -> list[str]:
+    config, found = card["config"], card["metrics"]
+    named = f"`{config['trigger']}`" + (" (clean label)" if config["clean_label"] else "")
+    rates = [share(found[name]) for name in ("clean_accuracy", "clean_accuracy_attacked", "asr")]
+    return [named, f"{config['rate']:g}", f"{found['images']:,}", *rates]
 
 
 def _forms(found: dict[str, Any]) -> list[list[str]]:
