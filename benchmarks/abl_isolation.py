@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mithridate import datasets, infect, loops, methods
 from mithridate.analysis.early import Early, learn_early, look
-from mithridate.analysis.isolation import at_best, isolate, lowest
+from mithridate.analysis.isolation import isolate, lowest
 from mithridate.card import Card
 from mithridate.data import Samples
 from mithridate.datasets import Dataset
@@ -50,16 +50,16 @@ def run(samples: Samples, poisoned: Tensor, recipe: Early, seed: int, checkpoint
     """What one run isolates, and how long it takes."""
     hooks = loops.Hooks(checkpoint=checkpoint, task="isolating")
     model, begun = initialize(MODEL, seed, classes=10), time.perf_counter()
-    early, losses, notes = learn_early(model, samples, recipe, seed=seed, hooks=hooks)
+    early = learn_early(model, samples, recipe, seed=seed, hooks=hooks)
     trained = time.perf_counter()
-    each = look(early, samples)
+    each = look(early.model, samples)
     seconds = {"training": trained - begun, "looking": time.perf_counter() - trained}
-    found = isolate(each, at_best(each, losses), samples.labels, RATIO, gate=True, adaptive=True)
+    found = isolate(each, early.impartial, samples.labels, RATIO, gate=True, adaptive=True)
     metrics: dict[str, Any] = {"lowest": judged(lowest(each, RATIO), poisoned), "isolated": judged(found.bad, poisoned)}
-    metrics["lowest_by_epoch"] = [judged(lowest(epoch, RATIO), poisoned)["precision"] for epoch in losses]
-    metrics["mean_loss"] = {"poisoned": [float(epoch[poisoned].mean()) for epoch in losses] if bool(poisoned.any()) else [],
-                            "others": [float(epoch[~poisoned].mean()) for epoch in losses]}  # fmt: skip
-    return metrics | {"notes": [*notes, found.note]}, seconds
+    metrics["lowest_by_epoch"] = [judged(lowest(epoch, RATIO), poisoned)["precision"] for epoch in early.losses]
+    metrics["mean_loss"] = {"poisoned": [float(epoch[poisoned].mean()) for epoch in early.losses] if bool(poisoned.any()) else [],
+                            "others": [float(epoch[~poisoned].mean()) for epoch in early.losses]}  # fmt: skip
+    return metrics | {"notes": [*early.notes, found.note]}, seconds
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from mithridate import loops
 from mithridate.analysis.early import Early, learn_early, look, train_steadily
-from mithridate.analysis.isolation import exact_losses
+from mithridate.analysis.isolation import at_best, exact_losses, fast_learned
 from mithridate.analysis.unlearning import Opposed, Sides, ascent, divide, negation, take_back, train_against
 from mithridate.data import Samples
 from mithridate.defenses.screens.isolation import Isolation
@@ -116,26 +116,26 @@ def test_losses_of_the_training_forward_are_handed_back(learned: tuple[Learned, 
 def test_recorded_losses_are_those_of_a_loop_written_by_hand() -> None:
     data, recipe = drawn(40), loops.Recipe(epochs=2, batch_size=16, lr=0.05, schedule="constant", pad=0, precision="fp32")
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
-    kept = torch.full((2, 40), math.nan)
-    loops.train(model, data, recipe, seed=3, hooks=loops.Hooks(losses=kept))
+    kept = torch.full((2, 1, 40), math.nan)
+    loops.train(model, data, recipe, seed=3, hooks=loops.Hooks(recorded=kept))
     twin = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     twin.load_state_dict(model.state_dict())
     optimizer = torch.optim.SGD(twin.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True)
     for epoch in range(2):
         for rows in torch.randperm(40, generator=torch.Generator().manual_seed(3 * 1_000_003 + epoch)).split(16):
             each = F.cross_entropy(twin(data.images[rows]), data.labels[rows], reduction="none")
-            torch.testing.assert_close(kept[epoch, rows], each.detach())
+            torch.testing.assert_close(kept[epoch, 0, rows], each.detach())
             optimizer.zero_grad()
             each.mean().backward()
             optimizer.step()
-    with pytest.raises(ValueError, match=r"losses must have shape \(2, 40\), got \(3, 40\)"):
-        loops.train(model, data, recipe, hooks=loops.Hooks(losses=torch.zeros(3, 40)))
+    with pytest.raises(ValueError, match=r"recorded must have shape \(2, m, 40\), got \(3, 1, 40\)"):
+        loops.train(model, data, recipe, hooks=loops.Hooks(recorded=torch.zeros(3, 1, 40)))
 
 
 def test_looking_at_losses_does_not_change_training() -> None:
     data, recipe = drawn(60), loops.Recipe(epochs=2, batch_size=16, precision="fp32")
     plain = loops.train(net(), data, recipe)
-    assert same(loops.train(net(), data, recipe, hooks=loops.Hooks(losses=torch.zeros(2, 60), after=lambda *_: True)), plain)
+    assert same(loops.train(net(), data, recipe, hooks=loops.Hooks(recorded=torch.zeros(2, 1, 60), after=lambda *_: True)), plain)
 
 
 def test_the_loop_stops_when_told_and_clips_gradients() -> None:
@@ -252,6 +252,27 @@ def test_odd_but_clean_data_finish_and_nothing_is_unlearned(data: Samples, form:
     assert all(bool(torch.isfinite(t.float()).all()) for t in weights(found.model))
 
 
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_a_label_that_the_model_names_for_everything_is_no_poison(seed: int) -> None:
+    """Plain losses of the first epochs have such a population, of clean data."""
+    data = drawn(1200, seed=seed)
+    early = learn_early(net(seed), data, QUICK._early(), seed=seed, hooks=loops.Hooks())
+    each = look(early.model, data)
+    assert bool(fast_learned(at_best(each, early.losses), data.labels).any())
+    assert not bool(fast_learned(at_best(each, early.impartial), data.labels).any())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_poison_of_two_classes_is_found_though_its_label_is_the_larger(seed: int) -> None:
+    both = drawn(1200, seed=seed, counts=(1, 1, 0, 0))
+    bad = torch.arange(1200) < 120
+    images, labels = torch.where(bad[:, None, None, None], stamped(both.images), both.images), torch.where(bad, 0, both.labels)
+    body = net(seed)
+    model = nn.Sequential(*list(body.children())[:-1], nn.Linear(256, 2))
+    found = QUICK.learn(model, Samples(images, labels, ("a", "b")), seed=seed)
+    assert float(bad[found.suspected].float().mean()) > 0.9 < float(found.suspected[bad].float().mean())
+
+
 def test_a_learning_rate_that_diverges_is_lowered_and_reported() -> None:
     data, model = drawn(300), nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     recipe = replace(QUICK, lr=30.0, gate=True, epochs=6)
@@ -354,8 +375,8 @@ def test_filtering_leaves_out_what_is_isolated_and_unlearns_nothing(learned: tup
     assert torch.equal(found.suspected, learned[0].suspected)
     assert found.notes == learned[0].notes[:1]
     alike = {"batch_size": 50, "lr": 0.05, "weight_decay": 1e-4, "pad": 0, "precision": "fp32"}
-    early, _, _ = learn_early(net(), data, Early(**alike, epochs=4), seed=0, hooks=loops.Hooks())
-    assert same(found.model, loops.train(early, data[~found.suspected], loops.Recipe(**alike, epochs=6), seed=0))
+    early = learn_early(net(), data, Early(**alike, epochs=4), seed=0, hooks=loops.Hooks())
+    assert same(found.model, loops.train(early.model, data[~found.suspected], loops.Recipe(**alike, epochs=6), seed=0))
 
 
 def test_sides_are_disjoint_and_complete() -> None:
@@ -420,9 +441,9 @@ def test_models_that_are_fresh_have_learned_nothing() -> None:
 def test_a_model_that_only_guesses_is_tried_again() -> None:
     data = Samples(torch.rand(200, 1, 8, 8), torch.arange(200) % 4)
     dead = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Hardtanh(0.0, 1e-6))
-    _, losses, notes = learn_early(dead, data, Early(epochs=1, precision="fp32"), seed=0, hooks=loops.Hooks(task="isolating"))
-    assert len(notes) == 2 and "loss must fall below that of guessing" in notes[0]
-    assert losses.shape == (1, 200)
+    early = learn_early(dead, data, Early(epochs=1, precision="fp32"), seed=0, hooks=loops.Hooks(task="isolating"))
+    assert len(early.notes) == 2 and "loss must fall below that of guessing" in early.notes[0]
+    assert early.losses.shape == early.impartial.shape == (1, 200)
 
 
 def test_presets_are_recipes_with_a_name() -> None:

@@ -85,6 +85,13 @@ def test_a_label_that_outnumbers_the_others_is_not_asked() -> None:
     assert bool(far_tail(losses, labels).any()) and not bool(far_tail(losses[few], labels[few]).any())
 
 
+def test_the_larger_of_two_labels_is_asked() -> None:
+    losses, labels, bad = poisoned(50)
+    two = (labels == 7) | ((labels == 6) & (torch.arange(len(labels)) % 5 != 0))
+    found = far_tail(losses[two], labels[two])
+    assert float(bad[two][found].double().mean()) > 0.9 and float(found[bad[two]].double().mean()) > 0.5
+
+
 def test_one_label_or_equal_losses_give_no_answer() -> None:
     losses, labels = clean(3)
     assert not bool(far_tail(losses, torch.zeros_like(labels)).any())
@@ -94,6 +101,6 @@ def test_one_label_or_equal_losses_give_no_answer() -> None:
 
 def test_the_gate_opens_for_rare_ones_and_says_what_they_are() -> None:
     losses, labels, bad = poisoned(50)
-    found = isolate(losses, losses, labels, 0.01, gate=True, adaptive=True)
+    found = isolate(losses, losses[None], labels, 0.01, gate=True, adaptive=True)
     assert torch.equal(found.bad, far_tail(losses, labels)) and float(bad[found.bad].double().mean()) > 0.9
     assert "the tail of one, of poison that is rare, of label 7" in found.note

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +25,8 @@ from mithridate.roles import Progress, silent
 Transform = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 Loss = Callable[[Any, Tensor], Tensor]
 After = Callable[[nn.Module, int], bool]
+Measure = Callable[[Tensor, Tensor], Tensor]
+CROSS_ENTROPIES: Measure = partial(F.cross_entropy, reduction="none")
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
@@ -96,8 +99,9 @@ class Hooks:
         transform: (model, float images, labels, epoch) -> images, after augmentation; adversarial training lives here.
         loss: (what the model gives, labels) -> scalar. A method that trains more than a classifier hands the loop one module that
             holds all its networks and gives all that its loss needs; so they are optimized, saved and resumed together.
-        losses: (epochs, n) float32 on the CPU, for the loop to fill, where a method wants to know: the cross-entropy of each sample in
-            the forward pass it is trained with, which costs no other pass. It is saved and resumed with the weights.
+        recorded: (epochs, m, n) float32 on the CPU, for the loop to fill, where a method wants to know what `measure` says of each sample
+            in the forward pass it is trained with, which costs no other pass. It is saved and resumed with the weights.
+        measure: (float logits (b, classes) of a batch, labels (b,)) -> (m, b), or (b,) if m is 1.
         after: (model in eval mode, epochs done) -> whether to go on; called after each epoch, and must leave the model alone.
         clip: largest norm of a step's gradient; None for any.
         checkpoint: `.safetensors` file that holds the state after each epoch; if it exists and is whole and of this very run,
@@ -109,7 +113,8 @@ class Hooks:
 
     transform: Transform = keep_images
     loss: Loss = F.cross_entropy
-    losses: Tensor | None = field(default=None, repr=False)
+    recorded: Tensor | None = field(default=None, repr=False)
+    measure: Measure = CROSS_ENTROPIES
     after: After = go_on
     clip: float | None = None
     checkpoint: Path | None = None
@@ -131,13 +136,14 @@ def train(model: _Model, samples: Samples, recipe: Recipe, *, seed: int = 0, hoo
         hooks: what a method changes.
 
     Raises:
-        ValueError: no samples, or a place for losses that does not fit.
+        ValueError: no samples, or a place for what is recorded that does not fit.
         NotFinite: the loss diverges.
     """
     if not len(samples):
         raise ValueError("samples must not be empty")
-    if hooks.losses is not None and hooks.losses.shape != (recipe.epochs, len(samples)):
-        raise ValueError(f"losses must have shape ({recipe.epochs}, {len(samples)}), got {tuple(hooks.losses.shape)}")
+    kept = hooks.recorded
+    if kept is not None and (kept.ndim, len(kept), kept.shape[-1]) != (3, recipe.epochs, len(samples)):
+        raise ValueError(f"recorded must have shape ({recipe.epochs}, m, {len(samples)}), got {tuple(kept.shape)}")
     run = _Run(model, samples, recipe, seed, hooks)
     first, device = run.restore(), device_of(model)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):  # dropout draws from the global generators
@@ -171,7 +177,7 @@ class _Run:
         self.fabric = _fabric(recipe, device)
         runnable: Any = torch.compile(self.student) if recipe.compile else self.student
         self.model, self.optimizer = self.fabric.setup(runnable, optimizer)
-        self.seen = torch.zeros(0 if hooks.losses is None else len(samples), device=self.fabric.device)
+        self.seen = torch.zeros(0 if hooks.recorded is None else hooks.recorded.shape[1:], device=self.fabric.device)
         self.fingerprint = self._fingerprint() if hooks.checkpoint else ""
 
     def epoch(self, epoch: int) -> None:
@@ -185,8 +191,8 @@ class _Run:
             running = loss if step == 0 else running.lerp(loss, 0.05)
             if step % 20 == 19 or step == self.steps - 1:
                 self._report(epoch, step, float(running))
-        if self.hooks.losses is not None:
-            self.hooks.losses[epoch] = self.fabric.all_reduce(self.seen, reduce_op="sum")
+        if self.hooks.recorded is not None:
+            self.hooks.recorded[epoch] = self.fabric.all_reduce(self.seen, reduce_op="sum")
 
     def step(self, index: Tensor, step: int, epoch: int, generator: torch.Generator) -> Tensor:
         """One optimizer step on the chosen samples; gives the loss."""
@@ -200,8 +206,8 @@ class _Run:
         self.student.train()
         given = self.model(images)
         loss = self.hooks.loss(given, labels)
-        if self.hooks.losses is not None:
-            self.seen[index.to(self.seen.device)] = F.cross_entropy(given.detach().float(), labels, reduction="none")
+        if self.hooks.recorded is not None:
+            self.seen[:, index.to(self.seen.device)] = self.hooks.measure(given.detach().float(), labels)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.hooks.clip is not None:
@@ -224,8 +230,8 @@ class _Run:
             buffer = self.optimizer.state[parameter].get("momentum_buffer")
             if buffer is not None:
                 state[f"momentum.{i}"] = buffer
-        if self.hooks.losses is not None:
-            state["losses"] = self.hooks.losses
+        if self.hooks.recorded is not None:
+            state["recorded"] = self.hooks.recorded
         write_state(self.hooks.checkpoint, state, run=self.fingerprint, epochs=epochs_done)
 
     def restore(self) -> int:
@@ -238,13 +244,13 @@ class _Run:
             if f"momentum.{i}" in state:
                 buffer = state[f"momentum.{i}"].to(parameter.device)
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-        if self.hooks.losses is not None:
-            self.hooks.losses.copy_(state["losses"])
+        if self.hooks.recorded is not None:
+            self.hooks.recorded.copy_(state["recorded"])
         return epochs
 
     def _fingerprint(self) -> str:
         """What makes this run this run: recipe, seed, every label and image, and the weights it begins with."""
-        kept = "" if self.hooks.losses is None else " with losses"
+        kept = "" if self.hooks.recorded is None else f" recorded {tuple(self.hooks.recorded.shape)}"
         what = f"{self.recipe} seed={self.seed} task={self.hooks.task}{self.hooks.tag}{kept}"
         return digest(what, (self.samples.labels, *self.samples.images.split(4096), *self.student.state_dict().values()))
 

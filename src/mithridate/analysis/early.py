@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mithridate import loops
 from mithridate.analysis.isolation import exact_losses, flooding, local_ascent
+from mithridate.analysis.leaning import impartial_losses
 from mithridate.checks import one_of, within
 from mithridate.data import Samples, to_float
 from mithridate.errors import NotFinite
@@ -52,10 +53,25 @@ class Early(loops.Recipe):
         return hold(F.cross_entropy(logits, labels, reduction="none"), self.gamma, per_sample=self.per_sample)
 
 
-def learn_early(
-    model: nn.Module, samples: Samples, recipe: Early, *, seed: int, hooks: loops.Hooks
-) -> tuple[nn.Module, Tensor, tuple[str, ...]]:
-    """The trained copy, the cross-entropy (epochs, n) of each sample in the forward pass of each epoch, and what went wrong.
+@dataclass(frozen=True, eq=False)
+class LearnedEarly:
+    """What the early epochs came to.
+
+    Attributes:
+        model: the trained copy.
+        losses: (epochs, n) cross-entropy of each sample in the forward pass of each epoch.
+        impartial: the same had the model not leaned to the sample's label (`leaning.impartial_losses`).
+        notes: what went wrong, a sentence each.
+    """
+
+    model: nn.Module
+    losses: Tensor
+    impartial: Tensor
+    notes: tuple[str, ...]
+
+
+def learn_early(model: nn.Module, samples: Samples, recipe: Early, *, seed: int, hooks: loops.Hooks) -> LearnedEarly:
+    """Train under a loss that is held up, and record how each sample fares.
 
     A training that ends as a model that guesses is one that diverged: `steadily` says what happens then.
 
@@ -64,7 +80,7 @@ def learn_early(
         samples: n of them.
         recipe: how.
         seed: of the training.
-        hooks: its `loss` and `losses` are set here.
+        hooks: its `loss`, `recorded` and `measure` are set here.
 
     Raises:
         ValueError: no samples.
@@ -72,16 +88,21 @@ def learn_early(
     """
 
     def run(lr: float) -> tuple[nn.Module, Tensor]:
-        losses = torch.full((recipe.epochs, len(samples)), torch.nan)
-        own = replace(hooks, loss=recipe.held, losses=losses, tag=f" {recipe}", task=_task(hooks.task, lr, recipe.lr))
+        recorded = torch.full((recipe.epochs, 2, len(samples)), torch.nan)
+        task = _task(hooks.task, lr, recipe.lr)
+        own = replace(hooks, loss=recipe.held, recorded=recorded, measure=_measure, tag=f" {recipe}", task=task)
         trained = loops.train(model, samples, replace(recipe, lr=lr), seed=seed, hooks=own)
-        guessing = LEARNED * math.log(max(2, len(samples.classes)))
-        if float(losses[-1].mean()) > guessing and lr > recipe.lr / 50:
-            raise NotFinite(f"loss must fall below that of guessing, got {float(losses[-1].mean()):.3g}")
-        return trained, losses
+        guessing, last = LEARNED * math.log(max(2, len(samples.classes))), float(recorded[-1, 0].mean())
+        if last > guessing and lr > recipe.lr / 50:
+            raise NotFinite(f"loss must fall below that of guessing, got {last:.3g}")
+        return trained, recorded
 
-    (trained, losses), notes = steadily(run, recipe.lr)
-    return trained, losses, notes
+    (trained, recorded), notes = steadily(run, recipe.lr)
+    return LearnedEarly(trained, recorded[:, 0], recorded[:, 1], notes)
+
+
+def _measure(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.stack([F.cross_entropy(logits, labels, reduction="none"), impartial_losses(logits, labels)])
 
 
 def train_steadily(

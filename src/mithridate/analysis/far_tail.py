@@ -23,7 +23,7 @@ def log_odds(losses: Tensor) -> Tensor:
 
 
 def far_tail(losses: Tensor, labels: Tensor) -> Tensor:
-    """Which samples (n,) bool are discoveries of their label; none in a label that outnumbers all others.
+    """Which samples (n,) bool are discoveries of their label; none in a label that outnumbers all others two to one.
 
     Args:
         losses: (n,) cross-entropy, at least 0, best the lowest of several epochs.
@@ -34,7 +34,7 @@ def far_tail(losses: Tensor, labels: Tensor) -> Tensor:
     for label in labels.unique().tolist():
         own = labels == label
         mine, others = apart[own].sort().values, len(apart) - int(own.sum())
-        if others < len(mine):
+        if 2 * others < len(mine):
             continue  # what outnumbers all other labels is learned first for that alone
         as_far = torch.searchsorted(everyone, mine, right=True) - torch.searchsorted(mine, mine, right=True)  # of the others
         expected = (as_far + 1) / (others + 1) * len(mine)

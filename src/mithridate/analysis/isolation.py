@@ -61,13 +61,12 @@ def suspicion(losses: Tensor) -> Tensor:
 
 
 def at_best(each: Tensor, recorded: Tensor) -> Tensor:
-    """The lowest loss (n,) of each sample, after a training (n,) or in the last half of its epochs (epochs, n).
+    """The lowest loss (n,) of each sample, after a training (n,) or in any of the recorded epochs (epochs, n).
 
     At a constant learning rate a backdoor is learned, lost and learned again. What was recorded on the way costs nothing, and tells who
-    was easy at any time; but not in the first half, where a whole label may be easy by chance, as the model names it for everything.
+    was easy at any time.
     """
-    late = recorded[len(recorded) - len(recorded) // 2 :]
-    return torch.cat([each[None], late]).min(0).values.clamp_min(FLOOR)
+    return torch.cat([each[None], recorded]).min(0).values.clamp_min(FLOOR)
 
 
 def lowest(losses: Tensor, ratio: float) -> Tensor:
@@ -84,7 +83,7 @@ def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
     shallow one, which is how it looks while it is still being learned. The lower population counts if
     its median loss is under a tenth of that of the label's other samples and of all other labels'. Where it is more than two thirds of
     the label, a label that is merely easy but for a few odd images looks alike, so it counts only if its median is under a
-    tenth of the loss that 99 % of all other labels' samples exceed.
+    tenth of the loss that 99 % of all other labels' samples exceed. A label that outnumbers all others two to one is not asked.
 
     Args:
         losses: (n,) at least 0, best exact ones.
@@ -108,7 +107,7 @@ def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
 
 
 def _stands_apart(low: Tensor, high: Tensor, others: Tensor) -> bool:
-    if len(others) < len(low):
+    if 2 * len(others) < len(low) + len(high):
         return False  # what outnumbers all other labels is learned first for that alone, and of one label nobody can say
     share, middle = len(low) / (len(low) + len(high)), low.median()
     below = middle < torch.minimum(high.median(), others.median()) - GAP
@@ -123,30 +122,46 @@ class Isolated:
     note: str
 
 
-def isolate(losses: Tensor, easiest: Tensor, labels: Tensor, ratio: float, *, gate: bool, adaptive: bool) -> Isolated:
+def isolate(losses: Tensor, recorded: Tensor, labels: Tensor, ratio: float, *, gate: bool, adaptive: bool) -> Isolated:
     """The samples to hold for poisoned.
 
     Args:
         losses: (n,) at least 0, after the training: what is ranked.
-        easiest: (n,) at least 0, `at_best` if there is more to go by: where what was learned too fast is looked for.
+        recorded: (epochs, n) at least 0, in each epoch, impartial ones (`leaning`): where what was learned too fast is looked for, too.
         labels: (n,) int64.
         ratio: share of the samples with the lowest losses that is isolated.
-        gate: isolate nothing unless there is a fast population, or a label with a far tail.
-        adaptive: isolate that population in place of the share, or that tail.
+        gate: isolate nothing unless there are samples that were learned too fast.
+        adaptive: isolate these in place of the share.
 
     Raises:
         ValueError: as `fast_learned` does.
     """
-    few, fast = lowest(losses, ratio), fast_learned(easiest, labels)
-    seen, crowd = _seen(losses, labels, few), bool(fast.any())
-    own = fast if crowd else far_tail(easiest, labels)
-    if gate and not bool(own.any()):
+    few = lowest(losses, ratio)
+    own, kind = _too_fast(losses, recorded, labels)
+    seen = _seen(losses, labels, few)
+    if gate and not kind:
         return Isolated(own, f"gate: nothing to unlearn, no label has samples that are learned far faster; {seen}")
-    if adaptive and bool(own.any()):
-        kind = "a population" if crowd else "the tail of one, of poison that is rare"
+    if adaptive and kind:
         into = ", ".join(map(str, labels[own].unique().tolist()))
         return Isolated(own, f"isolated {int(own.sum())} samples that were learned far faster than others, {kind}, of label {into}; {seen}")
     return Isolated(few, f"isolated the lowest losses; {seen}")
+
+
+def _too_fast(losses: Tensor, recorded: Tensor, labels: Tensor) -> tuple[Tensor, str]:
+    """Which samples (n,) bool were learned too fast, and what they are: nobody and nothing, if none of three questions finds any.
+
+    Late is asked before ever, for by then more of the poison has been learned; but what is denied by cover images has been lost again.
+    """
+    late, ever = (at_best(losses, part) for part in (recorded[len(recorded) - len(recorded) // 2 :], recorded))
+    for kind, ask, easiest in (
+        ("a population", fast_learned, late),
+        ("the tail of one, of poison that is rare", far_tail, late),
+        ("a population that was lost again later", fast_learned, ever),
+    ):
+        found = ask(easiest, labels)
+        if bool(found.any()):
+            return found, kind
+    return torch.zeros_like(labels, dtype=torch.bool), ""
 
 
 def _seen(losses: Tensor, labels: Tensor, few: Tensor) -> str:

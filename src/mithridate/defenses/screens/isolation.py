@@ -1,14 +1,14 @@
 """Early isolation: poisoned images are learned faster, so after a short training that holds losses up, theirs are the lowest.
 
-    score(x) = -log of the lowest cross-entropy of x late in a short training under a loss that will not go below gamma: as recorded
-               in the last half of its epochs, and after them
+    score(x) = -log of the lowest cross-entropy of x in a short training under a loss that will not go below gamma: as recorded in any
+               of its epochs, had the model not leaned to the label of x, and after them
 
 The ranking half of Anti-Backdoor Learning as a screen. The given model is asked for nothing but its architecture: a copy of it
 starts from new weights.
 
 Scope: poisons whose label follows from a pattern that is easier than the classes. Cost: `epochs` of training, and one pass. Known
-failures: two classes in one image, sample-specific triggers, an adaptive blend, whose cover images deny it, and a `per_sample` hold,
-which holds up the poisoned images as well (docs/adr/0015).
+failures: two classes in one image, sample-specific triggers, and a `per_sample` hold, which holds up the poisoned images as well
+(docs/adr/0015).
 """
 
 from __future__ import annotations
@@ -42,5 +42,5 @@ class Isolation(Early):
             raise ValueError("samples must not be empty")
         predict(model, samples[:2])
         hooks = loops.Hooks(progress=progress, task="isolating")
-        early, recorded, _ = learn_early(fresh(model, seed), samples, self, seed=seed, hooks=hooks)
-        return suspicion(at_best(look(early, samples, progress=progress), recorded))
+        early = learn_early(fresh(model, seed), samples, self, seed=seed, hooks=hooks)
+        return suspicion(at_best(look(early.model, samples, progress=progress), early.impartial))

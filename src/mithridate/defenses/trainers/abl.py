@@ -6,7 +6,7 @@ the images by their loss. Stage two trains on the rest, and ascends on the isola
 Carried further, each on by default: a gate, an isolated share that follows from the losses, an ascent with a bound (docs/adr/0015).
 
 Scope: poisons that are easier to learn than the classes. Cost: as plain training of the same epochs, and a pass. Known failures:
-poison that is no easier (two classes in one image) or is denied by cover images (adaptive blend): the gate stays shut (docs/adr/0016).
+poison that is no easier, such as two classes in one image: the gate stays shut (docs/adr/0016).
 """
 
 from __future__ import annotations
@@ -109,14 +109,14 @@ class ABL(loops.Recipe):
         """
         first = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-isolating.safetensors")
         hooks = loops.Hooks(progress=progress, checkpoint=first, task="isolating", after=told(watch, "isolating"))
-        early, losses, notes = learn_early(model, samples, self._early(), seed=seed, hooks=hooks)
-        each = look(early, samples, progress=progress)
-        easiest = at_best(each, losses)
-        found = isolate(each, easiest, samples.labels.cpu(), self.ratio, gate=self.gate, adaptive=self.adaptive)
+        early = learn_early(model, samples, self._early(), seed=seed, hooks=hooks)
+        each = look(early.model, samples, progress=progress)
+        found = isolate(each, early.impartial, samples.labels.cpu(), self.ratio, gate=self.gate, adaptive=self.adaptive)
         hooks = replace(hooks, checkpoint=checkpoint, task="fine-tuning", tag=f" {self}", after=told(watch, "fine-tuning"))
         sides = divide(samples, found.bad, self.ratio, seed, hold=self.bounded and self.unlearn != "nothing")
-        trained, said = self._second(model if self.fresh else early, sides, share_right(early, sides.held), seed, hooks, watch)
-        return Learned(trained, suspicion(easiest), found.bad, losses, (*notes, found.note, *said))
+        start, least = model if self.fresh else early.model, share_right(early.model, sides.held)
+        trained, said = self._second(start, sides, least, seed, hooks, watch)
+        return Learned(trained, suspicion(at_best(each, early.impartial)), found.bad, early.losses, (*early.notes, found.note, *said))
 
     def _second(
         self, start: nn.Module, sides: Sides, least: float, seed: int, hooks: loops.Hooks, watch: Watch
