@@ -35,7 +35,7 @@ def far_tail(losses: Tensor, labels: Tensor) -> Tensor:
         own = labels == label
         mine, others = apart[own].sort().values, len(apart) - int(own.sum())
         if 2 * others < len(mine):
-            continue  # what outnumbers all other labels is learned first for that alone
+            continue  # what outnumbers all other labels two to one is learned first for that alone
         as_far = torch.searchsorted(everyone, mine, right=True) - torch.searchsorted(mine, mine, right=True)  # of the others
         expected = (as_far + 1) / (others + 1) * len(mine)
         ranks = torch.arange(1, len(mine) + 1, device=mine.device)

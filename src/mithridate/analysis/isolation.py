@@ -108,7 +108,7 @@ def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
 
 def _stands_apart(low: Tensor, high: Tensor, others: Tensor) -> bool:
     if 2 * len(others) < len(low) + len(high):
-        return False  # what outnumbers all other labels is learned first for that alone, and of one label nobody can say
+        return False  # what outnumbers all other labels two to one is learned first for that alone, and of one label nobody can say
     share, middle = len(low) / (len(low) + len(high)), low.median()
     below = middle < torch.minimum(high.median(), others.median()) - GAP
     return bool(below) and (share <= MAJORITY or bool(middle < others.kthvalue(max(1, round(0.01 * len(others)))).values - GAP))
