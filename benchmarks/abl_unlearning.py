@@ -45,7 +45,8 @@ def measured(model: nn.Module, test: Samples, key: Key) -> dict[str, float]:
 def forms(samples: Samples, losses: torch.Tensor, seed: int) -> dict[str, tuple[Sides, bool]]:
     """What each form unlearns, and whether it has a bound."""
     found = {
-        name: isolate(losses, losses, samples.labels, RATIO, gate=True, adaptive=name != "lowest").bad for name in ("lowest", "adaptive")
+        name: isolate(losses, losses[None], samples.labels, RATIO, gate=True, adaptive=name != "lowest").bad
+        for name in ("lowest", "adaptive")
     }
     return {
         "published, the lowest losses": (divide(samples, found["lowest"], RATIO, seed, hold=False), False),
@@ -86,7 +87,7 @@ def main() -> None:
     for name, (sides, bounded) in forms(samples, losses, args.seed).items():
         print(name, flush=True)
         metrics[name] = run(model, sides, bounded, args, lambda student: measured(student, data.test, key))
-    lowest, fast = (isolate(losses, losses, samples.labels, RATIO, gate=True, adaptive=adaptive).bad for adaptive in (False, True))
+    lowest, fast = (isolate(losses, losses[None], samples.labels, RATIO, gate=True, adaptive=adaptive).bad for adaptive in (False, True))
     for name, bad in {"lowest": lowest, "fast": fast}.items():
         hits = int(truth.poisoned[bad].sum())
         of_target = float(truth.labels[bad].eq(torch.as_tensor(key.target)).float().mean())
