@@ -81,14 +81,15 @@ def main() -> None:
     )
     passes = {"ours": lambda: look(model, samples), "published": lambda: published(model, pictures)}
     looking = in_turn(passes, args.rounds, time.process_time)
+    times, faster = {form: ratios(whole, "plain", form) for form in ("joint", "sequential")}, ratios(looking, "ours", "published")
     metrics = {
         "seconds": whole | {f"looking, {name}": each for name, each in looking.items()},
-        "times_plain_training": {form: ratios(whole, "plain", form) for form in ("joint", "sequential")},
-        "pass_times_faster_than_published": ratios(looking, "ours", "published"),
+        "times_plain_training": times,
+        "pass_times_faster_than_published": faster,
     }
     config = {"model": "wrn_16_1", "images": args.images, "epochs": args.epochs, "rounds": args.rounds, "threads": args.threads}
     Card(kind="speed", config=config, metrics=metrics).write(args.out / "abl_cost.json")
-    for name, ratio in (*metrics["times_plain_training"].items(), ("pass", metrics["pass_times_faster_than_published"])):
+    for name, ratio in (*times.items(), ("pass", faster)):
         print(name, "median {:.2f}, lowest {:.2f}, highest {:.2f}".format(*ratio))
 
 

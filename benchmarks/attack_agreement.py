@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from third_party import architectures
 from torch import Tensor, nn
 
 from mithridate.card import Card
@@ -85,7 +86,8 @@ def reference(part: str, s: Setting) -> Tensor:
     whole = importlib.import_module(name).AutoAttack(s.model, norm=NORMS[s.norm], eps=s.eps, seed=s.seed, device="cpu")
     if part == "autoattack":
         found = whole.run_standard_evaluation(s.images, s.labels)
-        return found[0] if isinstance(found, tuple) else found
+        robust: Tensor = found[0] if isinstance(found, tuple) else found
+        return robust
     whole.fab.targeted = True
     single = {"apgd_ce": whole.apgd, "apgd_t": whole.apgd_targeted, "fab_t": whole.fab, "square": whole.square}[part]
     images: Tensor = single.perturb(s.images, s.labels)
@@ -109,20 +111,14 @@ def judged(maker: Callable[[str, Setting], Tensor], part: str, s: Setting) -> di
 def load(text: str) -> nn.Module:
     """The model that the command line names, in eval mode and without gradients of its weights."""
     folder, _, name = text.partition(":")
-    if name:
-        spec = importlib.util.spec_from_file_location("architectures", Path(folder) / "architectures.py")
-        if spec is None or spec.loader is None:
-            raise ValueError(f"folder must hold architectures.py, got {folder}")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    model: nn.Module = module.load(name) if name else resolve(text).model
+    model: nn.Module = architectures(Path(folder)).load(name) if name else resolve(text).model
     return model.eval().requires_grad_(False)
 
 
 def run(setting: Setting, parts: list[str], makers: list[str], config: dict[str, Any], path: Path) -> None:
     """Add to the card what it does not hold yet."""
     clean = (predict(setting.model, setting.images).argmax(1) == setting.labels).double().mean()
-    metrics = Card.read(path).metrics if path.exists() else {"clean": float(clean)}
+    metrics: dict[str, Any] = dict(Card.read(path).metrics) if path.exists() else {"clean": float(clean)}
     for part in parts:
         for maker in [m for m in makers if m not in metrics.setdefault(part, {})]:
             metrics[part][maker] = judged(MAKERS[maker], part, setting)

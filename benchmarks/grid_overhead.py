@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mithridate.bench import Plan, Store, cells, run, worker
 from mithridate.bench.cell import Cell
@@ -45,7 +46,7 @@ def stub(cell: Cell, inputs: Mapping[str, Path], out: Path, progress: Progress =
 
 def install() -> None:
     """Have this process's cells done by the stub."""
-    worker.perform = stub
+    worker.perform = stub  # type: ignore[attr-defined]
 
 
 install()  # workers of the local engine import this script before they begin
@@ -128,7 +129,11 @@ def main() -> None:
     args = parser.parse_args()
     stubs = [overhead(count) for count in args.counts]
     long = {engine: burning(engine, args.burn, args.cells) for engine in ("local", "ray")}
-    metrics = {"stubs": stubs, "long": long, "ray_over_local": (1 + long["ray"]["overhead"]) / (1 + long["local"]["overhead"]) - 1}
+    metrics: dict[str, Any] = {
+        "stubs": stubs,
+        "long": long,
+        "ray_over_local": (1 + long["ray"]["overhead"]) / (1 + long["local"]["overhead"]) - 1,
+    }
     config = {"counts": args.counts, "burn": args.burn, "cells": args.cells, "weights": WEIGHTS}
     Card(kind="speed", config=config, metrics=metrics).write(args.out / "grid_overhead.json")
     print(json.dumps(metrics, indent=2))

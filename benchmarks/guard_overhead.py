@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ def compare(model: nn.Module, clean: Samples, asked: torch.Tensor, rounds: int) 
     guards = {"guard": whole}
     for spec, scorer, known in zip(whole.specs, whole.fitted(), whole.calibration, strict=True):
         guards[spec] = Guard(model, {spec: scorer}, {spec: known.detach()}, 0.05)
-    jobs = {"bare": lambda: model(asked), **{name: functools.partial(each, asked) for name, each in guards.items()}}
+    jobs: dict[str, Callable[[], object]] = {
+        "bare": lambda: model(asked),
+        **{name: functools.partial(each, asked) for name, each in guards.items()},
+    }
     processor: dict[str, list[float]] = {name: [] for name in jobs}
 
     def job(name: str) -> None:

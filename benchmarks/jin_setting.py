@@ -66,12 +66,12 @@ def adversarial(model: Any, samples: Samples, seed: int) -> tuple[Samples, list[
 def judged(spec: str, model: Any, parts: tuple[Samples, ...], malicious: dict[str, Samples], seed: int) -> dict[str, Any]:
     """One detector's numbers for each threat, under the same thresholds."""
     fit, calibration, test = parts
-    scorer = methods.parse(spec, "detector").fit(model, fit, seed=seed)
-    known, clean = score_all(scorer, calibration, "cpu"), score_all(scorer, test, "cpu")
+    scorer, device = methods.parse(spec, "detector").fit(model, fit, seed=seed), torch.device("cpu")
+    known, clean = score_all(scorer, calibration, device), score_all(scorer, test, device)
     cuts = {"": threshold(known, 0.01), "_5": threshold(known, 0.05)}
     found: dict[str, Any] = {f"fpr{name}": share(cut.flag(clean)) for name, cut in cuts.items()}
     for threat, samples in malicious.items():
-        scores = score_all(scorer, samples, "cpu")
+        scores = score_all(scorer, samples, device)
         truth = torch.arange(len(clean) + len(scores)) >= len(clean)
         found[threat] = {"auroc": metrics.auroc(torch.cat([clean, scores]), truth)}
         found[threat] |= {f"tpr{name}": share(cut.flag(scores)) for name, cut in cuts.items()}

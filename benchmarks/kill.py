@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from safetensors import safe_open
@@ -119,8 +120,8 @@ def ordeal(name: str, arguments: list[str], work: Path, moments: int, draw: rand
     seconds = finish(arguments, reference)
     names = sorted(path.name for path in reference.iterdir())
     moments_s = sorted(draw.uniform(0.05, 0.98) * seconds for _ in range(moments))
-    plans = [lambda i=i: kill_at(arguments, out, moments_s[i]) for i in range(moments)]  # type: ignore[misc]
-    plans += [lambda nth=nth: kill_in_write(arguments, out, nth) for nth in (1, 3)]  # type: ignore[misc]
+    plans = [partial(kill_at, arguments, out, moment) for moment in moments_s]
+    plans += [partial(kill_in_write, arguments, out, nth) for nth in (1, 3)]
     for i, kill in enumerate(plans):
         shutil.rmtree(out, ignore_errors=True)
         for _ in range(9):

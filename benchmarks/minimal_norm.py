@@ -35,9 +35,9 @@ def attacks(model: nn.Module) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     import foolbox
     import torchattacks
 
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
-    wagner = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=SEARCHES, steps=STEPS, stepsize=LR, initial_const=FIRST)
-    fool = foolbox.attacks.L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02)
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))  # pyright: ignore[reportPrivateImportUsage]
+    wagner = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=SEARCHES, steps=STEPS, stepsize=LR, initial_const=FIRST)  # pyright: ignore[reportPrivateImportUsage]
+    fool = foolbox.attacks.L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02)  # pyright: ignore[reportPrivateImportUsage]
     return {
         "deepfool_ours": lambda x, y: DeepFool().perturb(model, x, y),
         "deepfool_foolbox": lambda x, y: fool(wrapped, x, y, epsilons=None)[1],

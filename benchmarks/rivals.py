@@ -28,7 +28,7 @@ def rivals(model: nn.Module, eps: float, step: float, steps: int, batch: int) ->
     from art.estimators.classification import PyTorchClassifier
 
     theirs = torchattacks.PGD(model, eps=eps, alpha=step, steps=steps, random_start=False)
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))  # pyright: ignore[reportPrivateImportUsage]
     linf = foolbox.attacks.LinfPGD(abs_stepsize=step, steps=steps, random_start=False)
     loss = nn.CrossEntropyLoss()
     classifier = PyTorchClassifier(model, loss, input_shape=(3, 32, 32), nb_classes=10, clip_values=(0, 1), device_type="cpu")

@@ -79,7 +79,8 @@ def images(name: str, folder: Path) -> Samples:
 def _boxes(path: Path) -> np.ndarray[Any, Any]:
     """(n, 4) left, top, right, bottom of each test sign, as shares of the image's width and height."""
     box = np.load(path)["test_box"].astype(float)  # width, height, left, top, right, bottom
-    return box[:, 2:] / np.tile(box[:, :2], 2)
+    shares: np.ndarray[Any, Any] = box[:, 2:] / np.tile(box[:, :2], 2)
+    return shares
 
 
 def _crop(image: np.ndarray[Any, Any], box: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 
-def in_turn(jobs: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
+def in_turn(
+    jobs: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each job in each round, by the wall clock unless said; one unmeasured round warms everything up."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for measured in [False] + [True] * rounds:

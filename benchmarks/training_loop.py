@@ -40,7 +40,7 @@ def sgd(model: nn.Module) -> torch.optim.SGD:
 
 def bare(samples: Samples) -> None:
     """The same work as ours with nothing around it: bf16, channels-last, resident uint8 images, batched crops and flips."""
-    model = fresh().to(memory_format=torch.channels_last).train()
+    model = fresh().to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer, fast = sgd(model), has_fast_bf16(torch.device("cpu"))
     padded = F.pad(samples.images, (4, 4, 4, 4)).permute(0, 2, 3, 1).contiguous()
     for index in torch.randperm(len(samples)).split(BATCH):
@@ -77,7 +77,8 @@ class PerImage(Dataset[tuple[torch.Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(self.pictures[index]), self.labels[index]
+        image: torch.Tensor = self.transform(self.pictures[index])  # pyright: ignore[reportAssignmentType]
+        return image, self.labels[index]
 
 
 def usual(data: PerImage) -> None:
