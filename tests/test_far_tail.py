@@ -103,4 +103,4 @@ def test_the_gate_opens_for_rare_ones_and_says_what_they_are() -> None:
     losses, labels, bad = poisoned(50)
     found = isolate(losses, losses[None], labels, 0.01, gate=True, adaptive=True)
     assert torch.equal(found.bad, far_tail(losses, labels)) and float(bad[found.bad].double().mean()) > 0.9
-    assert "the tail of one, of poison that is rare, of label 7" in found.note
+    assert "of label 7 that were learned far faster than others, the tail of one, as of rare poison" in found.note

@@ -18,7 +18,7 @@ from mithridate.analysis.outliers_1d import MAJORITY, split
 
 DEEP = 0.15  # how empty the valley beside a population must be, for the tail of a label's losses has valleys by chance
 LARGE, SHALLOW = 0.1, 0.85  # from this share of a label on, a valley that is less deep will do: clean labels have none under 0.9
-FLOOR = 1e-7  # losses of a training forward are no more exact than this
+MINORITY = 1 / 3  # largest share that a label may have where early epochs are asked: of few labels one is ahead by chance
 GAP = math.log(10)  # how much lower the logarithm of a fast population's loss lies
 
 
@@ -66,7 +66,7 @@ def at_best(each: Tensor, recorded: Tensor) -> Tensor:
     At a constant learning rate a backdoor is learned, lost and learned again. What was recorded on the way costs nothing, and tells who
     was easy at any time.
     """
-    return torch.cat([each[None], recorded]).min(0).values.clamp_min(FLOOR)
+    return torch.cat([each[None], recorded]).min(0).values
 
 
 def lowest(losses: Tensor, ratio: float) -> Tensor:
@@ -99,11 +99,33 @@ def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
     logs, found = -suspicion(losses).double(), torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
     for label in labels.unique().tolist():
         own = labels == label
-        cut = split(logs[own], depth=DEEP)
-        cut = split(logs[own], least=LARGE, depth=SHALLOW) if cut is None else cut
-        if cut is not None and _stands_apart(logs[own & (logs < cut)], logs[own & (logs >= cut)], logs[~own]):
-            found |= own & (logs < cut)
+        found |= _low_side(logs, own, logs[own])
     return found
+
+
+def behind(seen: Tensor, losses: Tensor, labels: Tensor) -> Tensor:
+    """Samples (n,) bool that were found, and the whole population (n,) bool that they are the end of, where there is one.
+
+    A far tail says that something is wrong with a label, and shows the last of it only. So the label's losses are cut once more, with
+    their logarithms compressed as `outliers_1d.suspicious` does: far out there are valleys by chance, which hide the one that counts.
+    """
+    logs, found = -suspicion(losses).double(), seen.clone()
+    for label in labels[seen].unique().tolist():
+        own = labels == label
+        centered = logs[own] - logs[own].median()
+        spread = (1.4826 * centered.abs().median()).clamp_min(torch.finfo(logs.dtype).eps)
+        found |= _low_side(logs, own, (centered / spread).asinh())
+    return found
+
+
+def _low_side(logs: Tensor, own: Tensor, values: Tensor) -> Tensor:
+    """Those (n,) bool of a label, `own` (n,) bool, whose values (own,) lie below its valley, if they stand apart by their logarithms."""
+    low, cut = torch.zeros_like(own), split(values, depth=DEEP)
+    cut = split(values, least=LARGE, depth=SHALLOW) if cut is None else cut
+    if cut is None:
+        return low
+    low[own] = values < cut
+    return low if _stands_apart(logs[low], logs[own & ~low], logs[~own]) else torch.zeros_like(own)
 
 
 def _stands_apart(low: Tensor, high: Tensor, others: Tensor) -> bool:
@@ -143,24 +165,24 @@ def isolate(losses: Tensor, recorded: Tensor, labels: Tensor, ratio: float, *, g
         return Isolated(own, f"gate: nothing to unlearn, no label has samples that are learned far faster; {seen}")
     if adaptive and kind:
         into = ", ".join(map(str, labels[own].unique().tolist()))
-        return Isolated(own, f"isolated {int(own.sum())} samples that were learned far faster than others, {kind}, of label {into}; {seen}")
+        return Isolated(own, f"isolated {int(own.sum())} samples of label {into} that were learned far faster than others{kind}; {seen}")
     return Isolated(few, f"isolated the lowest losses; {seen}")
 
 
 def _too_fast(losses: Tensor, recorded: Tensor, labels: Tensor) -> tuple[Tensor, str]:
-    """Which samples (n,) bool were learned too fast, and what they are: nobody and nothing, if none of three questions finds any.
+    """Which samples (n,) bool were learned too fast, and what they are: nobody and nothing, if none of four questions finds any.
 
     Late is asked before ever, for by then more of the poison has been learned; but what is denied by cover images has been lost again.
+    Where a label has more than a third of all samples, only late is asked.
     """
-    late, ever = (at_best(losses, part) for part in (recorded[len(recorded) - len(recorded) // 2 :], recorded))
-    for kind, ask, easiest in (
-        ("a population", fast_learned, late),
-        ("the tail of one, of poison that is rare", far_tail, late),
-        ("a population that was lost again later", fast_learned, ever),
-    ):
-        found = ask(easiest, labels)
-        if bool(found.any()):
-            return found, kind
+    moments = [("", recorded[len(recorded) - len(recorded) // 2 :])]
+    if int(labels.unique(return_counts=True)[1].max()) <= MINORITY * len(labels):
+        moments += [(" and lost again later", recorded)]
+    for when, part in moments:
+        easiest = at_best(losses, part)
+        for ask, kind in ((fast_learned, "a population of their own"), (far_tail, "the tail of one, as of rare poison")):
+            if bool((found := ask(easiest, labels)).any()):
+                return behind(found, easiest, labels), f"{when}, {kind}"
     return torch.zeros_like(labels, dtype=torch.bool), ""
 
 
