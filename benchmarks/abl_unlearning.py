@@ -100,7 +100,7 @@ def main() -> None:
     isolated = {"lowest": lowest(losses, RATIO), "fast": fast_learned(losses, samples.labels)}
     for name, form in FORMS.items():
         print(name, flush=True)
-        sides = divide(samples, isolated[form.isolated], RATIO, args.seed, hold=form.bounded)
+        sides = divide(samples, isolated[form.isolated], losses, RATIO, args.seed, hold=form.bounded)
         metrics[name] = run(model, sides, form, args, lambda student: measured(student, data.test, key))
     for name, bad in isolated.items():
         hits = int(truth.poisoned[bad].sum())

@@ -201,6 +201,11 @@ def test_a_fresh_stage_two_is_plain_training_where_there_is_nothing_to_unlearn()
     assert not learned.suspected.any() and same(learned.model, plain)
 
 
+def divided(data: Samples, bad: Tensor, ratio: float) -> Sides:
+    """Sides of samples whose losses are all alike."""
+    return divide(data, bad, torch.zeros(len(data)), ratio, 0, hold=True)
+
+
 def test_a_fresh_stage_two_unlearns_what_the_first_isolated(learned: tuple[Learned, Tensor]) -> None:
     anew = replace(QUICK, fresh=True).learn(net(), poisoned()[0], seed=0)
     assert torch.equal(anew.suspected, learned[0].suspected) and "unlearned while learning" in anew.notes[-1]
@@ -209,7 +214,7 @@ def test_a_fresh_stage_two_unlearns_what_the_first_isolated(learned: tuple[Learn
 
 
 def test_unlearning_must_end_as_good_as_the_model_that_isolated() -> None:
-    sides = divide(*poisoned(), 0.05, 0, hold=True)
+    sides = divided(*poisoned(), 0.05)
     for least, ends in ((0.9, "rolled back"), (0.1, "unlearned while learning")):
         _, notes = train_against(net(), sides, replace(UNLEARN, epochs=1), least=least, seed=0, hooks=loops.Hooks())
         assert ends in notes[-1] and f"{least:.1%} before" in notes[-1]
@@ -219,7 +224,7 @@ def test_ordinary_images_among_the_isolated_do_not_cost_their_class() -> None:
     data, bad = poisoned(1600)
     bad[((data.labels == 0) & ~bad).nonzero().flatten()[:60]] = True
     recipe = replace(UNLEARN, epochs=8, batch_size=64, schedule="cosine", lr=0.05)
-    sides = divide(data, bad, 0.1, 0, hold=True)
+    sides = divided(data, bad, 0.1)
     unlearned, _ = train_against(net(), sides, recipe, least=0.3, seed=0, hooks=loops.Hooks())
     test = drawn(2000, seed=7)
     assert success(unlearned) < 0.05 and accuracy(unlearned, test[test.labels == 0]) > 0.67  # 0.57 where they weigh eight times as much
@@ -294,7 +299,7 @@ UNLEARN = loops.Recipe(epochs=5, batch_size=50, lr=0.02, schedule="constant", pa
 
 def test_a_bounded_ascent_stops_once_it_has_unlearned_and_keeps_what_it_can_afford() -> None:
     victim, data, bad = infected()
-    sides = replace(divide(data, bad, 0.05, 0, hold=True), held=drawn(400, seed=11))
+    sides = replace(divided(data, bad, 0.05), held=drawn(400, seed=11))
     seen: list[tuple[float, float, float]] = []
 
     def after(model: nn.Module, epochs: int) -> bool:
@@ -318,7 +323,7 @@ def test_unlearning_that_would_cost_accuracy_is_rolled_back() -> None:
     """What is to be unlearned are ordinary images: a whole class of them."""
     victim, data, bad = infected()
     ordinary = (~bad) & (data.labels == 3)
-    sides = divide(data, ordinary, 0.2, 0, hold=True)
+    sides = divided(data, ordinary, 0.2)
     sides = Sides(sides.bad, sides.rest, data[~bad][:300])
     kept, note = take_back(victim, sides, UNLEARN, bounded=True, seed=0, hooks=loops.Hooks())
     assert accuracy(kept, sides.held) >= accuracy(victim, sides.held) - 0.03
@@ -327,9 +332,7 @@ def test_unlearning_that_would_cost_accuracy_is_rolled_back() -> None:
 
 def test_a_diverging_ascent_keeps_the_last_good_state() -> None:
     victim, data, bad = infected()
-    kept, note = take_back(
-        victim, divide(data, bad, 0.05, 0, hold=True), replace(UNLEARN, lr=1e30), bounded=True, seed=0, hooks=loops.Hooks()
-    )
+    kept, note = take_back(victim, divided(data, bad, 0.05), replace(UNLEARN, lr=1e30), bounded=True, seed=0, hooks=loops.Hooks())
     assert all(bool(torch.isfinite(t.float()).all()) for t in weights(kept))
     assert same(kept, victim)
     assert "nothing unlearned" in note
@@ -382,13 +385,23 @@ def test_filtering_leaves_out_what_is_isolated_and_unlearns_nothing(learned: tup
 def test_sides_are_disjoint_and_complete() -> None:
     data, bad = poisoned()
     named = Samples(data.images, data.labels, data.classes, tuple(str(i) for i in range(len(data))))
-    sides = divide(named, bad, 0.05, 0, hold=True)
+    sides = divided(named, bad, 0.05)
     assert (len(sides.bad), len(sides.rest), len(sides.held)) == (60, 1026, 54)
     assert not {*sides.rest.names} & {*sides.held.names}
     assert {*sides.rest.names, *sides.held.names} == {name for name, each in zip(named.names, bad.tolist(), strict=True) if not each}
     assert {*sides.bad.names} <= {name for name, each in zip(named.names, bad.tolist(), strict=True) if each}
-    whole = divide(named, torch.zeros(1200, dtype=torch.bool), 0.05, 0, hold=True)
+    whole = divided(named, torch.zeros(1200, dtype=torch.bool), 0.05)
     assert (len(whole.bad), len(whole.rest), len(whole.held)) == (0, 1200, 0)
+
+
+@pytest.mark.parametrize(("bad", "lowest", "highest"), [(400, 100, 300), (80, 15, 65), (50, 0, 50), (30, 0, 30)])
+def test_what_is_unlearned_is_of_the_middle_half_by_losses_if_there_is_enough(bad: int, lowest: int, highest: int) -> None:
+    data = drawn(1000)
+    losses = torch.arange(1000).flip(0).float()  # bad ones have the losses 0, 1, 2 and so on
+    named = Samples(data.images, data.labels, data.classes, tuple(str(int(loss)) for loss in losses))
+    draws = [divide(named, losses < bad, losses, 0.05, seed, hold=False).bad.names for seed in range(60)]
+    assert {len(names) for names in draws} == {min(50, bad)}
+    assert {int(name) for names in draws for name in names} == set(range(lowest, highest))
 
 
 def test_the_screen_ranks_poison_first_and_takes_only_the_architecture() -> None:

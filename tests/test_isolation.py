@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from mithridate.analysis.far_tail import far_tail
 from mithridate.analysis.isolation import (
     at_best,
-    behind,
     exact_losses,
     excess,
     fast_learned,
@@ -173,24 +172,14 @@ def test_a_population_that_was_lost_again_is_found_if_late_epochs_tell_nothing()
     assert torch.equal(both.bad, fast_learned(first, labels)), "who is found late is not looked for again among those who were easy once"
 
 
-def test_behind_a_tail_the_whole_population_is_found() -> None:
-    """Losses of poison that was learned in the first batches scatter over many nats, with valleys by chance far out."""
-    losses, labels, bad = mixed(1000)
+def test_valleys_by_chance_do_not_hide_the_tail_of_what_was_lost_again() -> None:
+    """Losses of poison that was learned in the first batches scatter over many nats; four of them may stand alone at the very end."""
+    (first, labels, bad), (later, _, _) = mixed(1000), mixed(1000, factor=3.0)
     far = torch.empty(1000).exponential_(1 / 12, generator=torch.Generator().manual_seed(1))
-    losses[bad] = (-5 - far).exp()
-    tail = far_tail(losses, labels)
-    assert not bool(fast_learned(losses, labels).any()) and 20 <= int(tail.sum()) < 100, "else there is nothing to show"
-    found = behind(tail, losses, labels)
-    assert float(found[bad].double().mean()) > 0.99 and float(bad[found].double().mean()) > 0.99
-    assert torch.equal(isolate(losses, losses[None], labels, 0.01, gate=True, adaptive=True).bad, found)
-
-
-def test_nothing_is_behind_a_tail_that_is_all_there_is() -> None:
-    losses, labels, _ = mixed(0)
-    tail = torch.arange(len(labels)) < 30
-    losses[tail] *= 1e-6
-    assert torch.equal(behind(tail, losses, labels), tail)
-    assert torch.equal(behind(tail, torch.ones(len(labels)), labels), tail), "all losses alike have no spread"
+    first[bad] = (-5 - far).exp()
+    found = isolate(later, torch.stack([first, later, later]), labels, 0.01, gate=True, adaptive=True)
+    assert torch.equal(found.bad, far_tail(at_best(later, first[None]), labels)) and float(bad[found.bad].double().mean()) > 0.98
+    assert "lost again later, the tail of one" in found.note
 
 
 def test_early_epochs_are_not_asked_where_labels_are_few() -> None:

@@ -99,33 +99,11 @@ def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
     logs, found = -suspicion(losses).double(), torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
     for label in labels.unique().tolist():
         own = labels == label
-        found |= _low_side(logs, own, logs[own])
+        cut = split(logs[own], depth=DEEP)
+        cut = split(logs[own], least=LARGE, depth=SHALLOW) if cut is None else cut
+        if cut is not None and _stands_apart(logs[own & (logs < cut)], logs[own & (logs >= cut)], logs[~own]):
+            found |= own & (logs < cut)
     return found
-
-
-def behind(seen: Tensor, losses: Tensor, labels: Tensor) -> Tensor:
-    """Samples (n,) bool that were found, and the whole population (n,) bool that they are the end of, where there is one.
-
-    A far tail says that something is wrong with a label, and shows the last of it only. So the label's losses are cut once more, with
-    their logarithms compressed as `outliers_1d.suspicious` does: far out there are valleys by chance, which hide the one that counts.
-    """
-    logs, found = -suspicion(losses).double(), seen.clone()
-    for label in labels[seen].unique().tolist():
-        own = labels == label
-        centered = logs[own] - logs[own].median()
-        spread = (1.4826 * centered.abs().median()).clamp_min(torch.finfo(logs.dtype).eps)
-        found |= _low_side(logs, own, (centered / spread).asinh())
-    return found
-
-
-def _low_side(logs: Tensor, own: Tensor, values: Tensor) -> Tensor:
-    """Those (n,) bool of a label, `own` (n,) bool, whose values (own,) lie below its valley, if they stand apart by their logarithms."""
-    low, cut = torch.zeros_like(own), split(values, depth=DEEP)
-    cut = split(values, least=LARGE, depth=SHALLOW) if cut is None else cut
-    if cut is None:
-        return low
-    low[own] = values < cut
-    return low if _stands_apart(logs[low], logs[own & ~low], logs[~own]) else torch.zeros_like(own)
 
 
 def _stands_apart(low: Tensor, high: Tensor, others: Tensor) -> bool:
@@ -175,14 +153,15 @@ def _too_fast(losses: Tensor, recorded: Tensor, labels: Tensor) -> tuple[Tensor,
     Late is asked before ever, for by then more of the poison has been learned; but what is denied by cover images has been lost again.
     Where a label has more than a third of all samples, only late is asked.
     """
-    moments = [("", recorded[len(recorded) - len(recorded) // 2 :])]
+    population, tail = (fast_learned, "a population of their own"), (far_tail, "the tail of one, as of rare poison")
+    questions = [("", recorded[len(recorded) - len(recorded) // 2 :], (population, tail))]
     if int(labels.unique(return_counts=True)[1].max()) <= MINORITY * len(labels):
-        moments += [(" and lost again later", recorded)]
-    for when, part in moments:
-        easiest = at_best(losses, part)
-        for ask, kind in ((fast_learned, "a population of their own"), (far_tail, "the tail of one, as of rare poison")):
-            if bool((found := ask(easiest, labels)).any()):
-                return behind(found, easiest, labels), f"{when}, {kind}"
+        # in the first batches losses scatter over a hundred nats, with valleys by chance between the last few
+        questions += [(" and lost again later", recorded, (tail, population))]
+    for when, part, asked in questions:
+        for ask, kind in asked:
+            if bool((found := ask(at_best(losses, part), labels)).any()):
+                return found, f"{when}, {kind}"
     return torch.zeros_like(labels, dtype=torch.bool), ""
 
 

@@ -69,19 +69,22 @@ class Sides:
     held: Samples
 
 
-def divide(samples: Samples, bad: Tensor, ratio: float, seed: int, *, hold: bool) -> Sides:
-    """The sides of n samples: as many random bad ones (n,) bool as `ratio` of n, and the others, but for some to hold out.
+def divide(samples: Samples, bad: Tensor, losses: Tensor, ratio: float, seed: int, *, hold: bool) -> Sides:
+    """The sides of n samples: as many bad ones as `ratio` of n, and those that are not bad, but for some to hold out.
 
-    Random ones stand for all bad ones; the most extreme do not, for they are the poisoned images of the target class itself. A
-    twentieth of the others is held out, 1,000 at most, if `hold` says so and there is anything to unlearn.
+    Of the bad ones (n,) bool the middle half by losses (n,) stands for all: the lowest are poisoned images of the target class itself,
+    which show two reasons for their label, and among the highest are ordinary ones of it; to unlearn these costs the class. Which of the
+    middle are taken is drawn. A twentieth of the others is held out, 1,000 at most, if `hold` says so and there is anything to unlearn.
     """
     generator = torch.Generator().manual_seed(seed)
     rows, rest = bad.nonzero().flatten(), (~bad).nonzero().flatten()
     if not len(rows):
         return Sides(samples[rows], samples, samples[rows])
     rest = rest[torch.randperm(len(rest), generator=generator)]
-    held = min(1000, len(rest) // 20) if hold else 0
-    chosen = rows[torch.randperm(len(rows), generator=generator)[: max(1, round(ratio * len(samples)))]]
+    held, count = min(1000, len(rest) // 20) if hold else 0, max(1, round(ratio * len(samples)))
+    spare = max(0, len(rows) - max(count, len(rows) // 2)) // 2
+    middle = rows[losses[rows].argsort(stable=True)][spare : len(rows) - spare]
+    chosen = middle[torch.randperm(len(middle), generator=generator)[:count]]
     return Sides(samples[chosen.sort().values], samples[rest[held:].sort().values], samples[rest[:held]])
 
 

@@ -113,10 +113,11 @@ class ABL(loops.Recipe):
         each = look(early.model, samples, progress=progress)
         found = isolate(each, early.impartial, samples.labels.cpu(), self.ratio, gate=self.gate, adaptive=self.adaptive)
         hooks = replace(hooks, checkpoint=checkpoint, task="fine-tuning", tag=f" {self}", after=told(watch, "fine-tuning"))
-        sides = divide(samples, found.bad, self.ratio, seed, hold=self.bounded and self.unlearn != "nothing")
+        easiest = at_best(each, early.impartial)
+        sides = divide(samples, found.bad, easiest, self.ratio, seed, hold=self.bounded and self.unlearn != "nothing")
         start, least = model if self.fresh else early.model, share_right(early.model, sides.held)
         trained, said = self._second(start, sides, least, seed, hooks, watch)
-        return Learned(trained, suspicion(at_best(each, early.impartial)), found.bad, early.losses, (*early.notes, found.note, *said))
+        return Learned(trained, suspicion(easiest), found.bad, early.losses, (*early.notes, found.note, *said))
 
     def _second(
         self, start: nn.Module, sides: Sides, least: float, seed: int, hooks: loops.Hooks, watch: Watch
