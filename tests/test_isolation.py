@@ -173,12 +173,14 @@ def test_a_population_that_was_lost_again_is_found_if_late_epochs_tell_nothing()
 
 
 def test_valleys_by_chance_do_not_hide_the_tail_of_what_was_lost_again() -> None:
-    """Losses of poison that was learned in the first batches scatter over many nats; four of them may stand alone at the very end."""
+    """Losses of poison that was learned in the first batches scatter over many nats, and a few of them stand alone at the very end."""
     (first, labels, bad), (later, _, _) = mixed(1000), mixed(1000, factor=3.0)
     far = torch.empty(1000).exponential_(1 / 12, generator=torch.Generator().manual_seed(1))
-    first[bad] = (-5 - far).exp()
+    alone = far >= far.sort().values[-15]
+    first[bad] = (-5 - torch.where(alone, 75.0, far.clamp_max(40))).exp()
+    assert int(fast_learned(first, labels).sum()) == 15, "else there is nothing to show"
     found = isolate(later, torch.stack([first, later, later]), labels, 0.01, gate=True, adaptive=True)
-    assert torch.equal(found.bad, far_tail(at_best(later, first[None]), labels)) and float(bad[found.bad].double().mean()) > 0.98
+    assert int(found.bad.sum()) > 50 and float(bad[found.bad].double().mean()) > 0.98
     assert "lost again later, the tail of one" in found.note
 
 
