@@ -131,9 +131,8 @@ def take_back(
     """An ascended copy of the model, and what was seen, a sentence.
 
     Published: `ascent` on the bad samples alone, for all epochs of the recipe. Bounded: as many random ones of the rest are learned
-    beside them, gradients are clipped, and it ends once the bad ones get their labels no more often than by chance; then the epoch
-    which unlearned most counts, among those whose cost in held-out accuracy is bearable. If none is, or training diverges, the model
-    is given back as it was. (`negation` has an end of its own, but few steps at a low learning rate do not get there.)
+    beside them, gradients are clipped, and it ends once none of the bad ones keeps its label; the epoch which unlearned most
+    counts, among those whose cost in held-out accuracy is bearable. If none is, or training diverges, the model is given back as it was. (`negation` has an end of its own, but few steps at a low learning rate do not get there.)
 
     Args:
         model: the infected one.
@@ -164,7 +163,7 @@ class _Best:
 
     def __init__(self, model: nn.Module, sides: Sides, after: loops.After) -> None:
         self.sides, self.also = sides, after
-        self.known, self.right, self.chance = *self._measured(model), 1 / max(2, len(sides.bad.classes))
+        self.known, self.right = self._measured(model)
         self.bearable = self.right - _bearable(self.right, len(sides.held))
         self.least, self.model = self.known, clone(model).eval()
         self.note = f"nothing unlearned, the isolated images keep their labels in {self.known:.1%} of cases"
@@ -178,7 +177,7 @@ class _Best:
                 f"unlearned in epoch {epochs}: the isolated images keep their labels in {known:.1%} of cases, {self.known:.1%} before, "
                 f"held-out accuracy {right:.1%}, {self.right:.1%} before"
             )
-        return self.also(model, epochs) and known > self.chance
+        return self.also(model, epochs) and known > 0
 
     def _measured(self, model: nn.Module) -> tuple[float, float]:
         return share_right(model, self.sides.bad), share_right(model, self.sides.held)
