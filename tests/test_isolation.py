@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mithridate.analysis.far_tail import far_tail
 from mithridate.analysis.isolation import (
     at_best,
     exact_losses,

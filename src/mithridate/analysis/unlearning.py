@@ -132,7 +132,8 @@ def take_back(
 
     Published: `ascent` on the bad samples alone, for all epochs of the recipe. Bounded: as many random ones of the rest are learned
     beside them, gradients are clipped, and it ends once none of the bad ones keeps its label; the epoch which unlearned most
-    counts, among those whose cost in held-out accuracy is bearable. If none is, or training diverges, the model is given back as it was. (`negation` has an end of its own, but few steps at a low learning rate do not get there.)
+    counts, among those whose cost in held-out accuracy is bearable. If none is, or training diverges, the model is given back as
+    it was. (`negation` has an end of its own, but few steps at a low learning rate do not get there.)
 
     Args:
         model: the infected one.
