@@ -57,9 +57,9 @@ class Form:
 
 FORMS = {
     "published, the lowest losses": Form("lowest", bounded=False),
-    "published, random ones of the fast population": Form("fast", bounded=False),
-    "bounded, random ones of the fast population": Form("fast", bounded=True),
-    "joint and bounded, random ones of the fast population": Form("fast", bounded=True, joint=True),
+    "published, the middle half of the fast population": Form("fast", bounded=False),
+    "bounded, the middle half of the fast population": Form("fast", bounded=True),
+    "joint and bounded, the middle half of the fast population": Form("fast", bounded=True, joint=True),
 }
 
 
