@@ -2,7 +2,6 @@
 
 Stage one trains under a loss that will not go below gamma, so that ordinary images are held up and poisoned ones are not, and ranks
 the images by their loss. Stage two trains on the rest, and ascends on the isolated ones: L = E_rest[CE] - E_isolated[CE].
-
 Carried further, each on by default: a gate, an isolated share that follows from the losses, an ascent with a bound (docs/adr/0015).
 
 Scope: poisons that are easier to learn than the classes. Cost: as plain training of the same epochs, and a pass. Known failures:
