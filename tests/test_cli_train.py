@@ -225,7 +225,7 @@ def test_the_page_on_training_runs_as_printed(run: Run, tmp_path: Path, monkeypa
     assert set(re.findall(r"^\| `(\w+)`", text, flags=re.MULTILINE)) == {entry.name for entry in find("*", "screen")}
     monkeypatch.chdir(tmp_path)
     said = ""
-    for line in "".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).splitlines():
+    for line in "".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ").splitlines():
         program, *arguments = shlex.split(line)
         code, said = run(*arguments)
         assert program == "mithridate" and code == 0, said
