@@ -60,7 +60,7 @@ def read(listing: Listing, wanted: Wanted, progress: Progress = silent) -> Sampl
         images[here], labels[here] = part.images, part.labels
         readable += part.names
     if not readable:
-        raise BadFile(f"{listing.where}: none of its {len(plan.names):,} images can be read")
+        raise plan.unreadable()
     return plan.told(Samples(images[: len(readable)], labels[: len(readable)], classes, tuple(readable)))
 
 
@@ -103,7 +103,7 @@ class _Plan:
             looked = [self._try(look, name) for name in self.names]
             seen = {shape for shape in looked if shape is not None}
             if not seen:
-                raise BadFile(f"{self.listing.where}: none of its {len(looked):,} images can be read")
+                raise self.unreadable()
             sizes = sorted({shape[:2] for shape in seen})
             if size is None and len(sizes) > 1:
                 raise ValueError(f"size must be given: {self.listing.where} holds images from {_by(sizes[0])} to {_by(sizes[-1])}")
@@ -129,6 +129,10 @@ class _Plan:
             if self.wanted.damaged is None:
                 raise
             return None
+
+    def unreadable(self) -> BadFile:
+        """That nothing is left once the damaged are left out."""
+        return BadFile(f"{self.listing.where}: none of its {len(self.names):,} images can be read, such as {self.names[0]}")
 
     def told(self, found: Samples) -> Samples:
         """The same samples, once what is missing from them has been told."""
