@@ -132,7 +132,8 @@ class _Plan:
 
     def unreadable(self) -> BadFile:
         """That nothing is left once the damaged are left out."""
-        return BadFile(f"{self.listing.where}: none of its {len(self.names):,} images can be read, such as {self.names[0]}")
+        also = f", nor can any other of {len(self.names):,}" if len(self.names) > 1 else ""
+        return BadFile(f"{self.listing.where}/{self.names[0]}: cannot be read as an image{also}")
 
     def told(self, found: Samples) -> Samples:
         """The same samples, once what is missing from them has been told."""
