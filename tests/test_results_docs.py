@@ -90,6 +90,15 @@ def test_a_grids_table_shows_the_dead_and_the_failed_and_averages_neither() -> N
     ]
 
 
+def test_a_column_with_a_gap_has_no_mean_and_takes_none_from_the_others() -> None:
+    def model(attack: str, defense: str, asr: float) -> Row:
+        return _judged(attack, defense, "trainer", clean_accuracy=[0.9, 0, 1], asr=[asr, 0, 1])
+
+    rows = [model("sig", "plain", 1.0), model("blend", "plain", 0.5), model("sig", "abl", 0.25)]
+    ((_, _, body),) = grid_tables.tables(rows)
+    assert body[-1] == ["mean over 2 of 2", "0.1", "-", "90.0 / 75.0"]
+
+
 def test_a_grids_summary_names_each_defenses_worst_attack_and_counts_the_living_only() -> None:
     def backdoor(attack: str | None, clean_accuracy: float, asr: float | None, status: str = "done") -> Row:
         found = {"clean_accuracy": [clean_accuracy, 0, 1]} | ({} if asr is None else {"asr": [asr, 0, 1]})

@@ -21,7 +21,8 @@ LEGEND = (
     "Models (no defense, trainers, repairs): clean accuracy / ASR. Detectors and screens: TPR at the false-positive rate that came about,",
     "of detectors with AUROC.",
     "Inspectors: share of right verdicts, class included. Several seeds: their mean. A dead attack or a failed cell stands as such",
-    "and is in no mean; the last rows are means over the attacks on which every defense of a column's kind was judged, with their number.",
+    "and is in no mean; the last rows are means over the attacks that all columns have a number for, with how many these are. A column",
+    "with a gap (-) among the attacks of a rate has no mean there.",
 )
 
 
@@ -177,16 +178,16 @@ def _mean_row(
     defenses: Sequence[Defense],
     cells: Mapping[tuple[Threat, Defense], Sequence[Row]],
 ) -> list[str]:
-    """Means over the backdoors of one rate that every defense which is judged on backdoors was judged on."""
+    """Means over the backdoors of one rate that all defenses were judged on, but for those that a plan tries on a part of them only."""
 
     def done(threat: Threat, defense: Defense) -> list[Row]:
         return [card for card in cells.get((threat, defense), []) if card["status"] == "done"]
 
     mine = [threat for threat in threats if threat[1] == rate]
-    common = [threat for threat in mine if all(done(threat, each) for each in defenses)]
-    if not common:
-        return [f"mean over 0 of {len(mine)}", f"{rate:g}", *("-" for _ in defenses)]
-    return [f"mean over {len(common)} of {len(mine)}", f"{rate:g}", *(_average(each, [done(t, each) for t in common]) for each in defenses)]
+    asked = {each for each in defenses if all((threat, each) in cells for threat in mine)}
+    common = [threat for threat in mine if all(done(threat, each) for each in asked)]
+    means = (_average(each, [done(t, each) for t in common]) if common and each in asked else "-" for each in defenses)
+    return [f"mean over {len(common)} of {len(mine)}", f"{rate:g}", *means]
 
 
 def _average(defense: Defense, groups: Sequence[Sequence[Row]]) -> str:
