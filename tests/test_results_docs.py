@@ -246,16 +246,17 @@ def test_numbers_of_others_stand_beside_the_cells_that_come_closest(tmp_path: Pa
     plan = tmp_path / "plan.toml"
     plan.write_text('title = "x"\n' + "".join(f'{name} = ["badnets"]\n' for name in lines) + f'{number}"abl"\n{number}"none"\n')
 
-    def card(key: str, defense: str, asr: float, status: str = "done") -> Row:
-        config = dict.fromkeys(("images", "trainer", "evasion", "robustness", "protocol")) | {"dataset": "d", "model": "m", "seed": 0}
+    def card(key: str, defense: str, asr: float, status: str = "done", seed: int = 0) -> Row:
+        config = dict.fromkeys(("images", "trainer", "evasion", "robustness", "protocol")) | {"dataset": "d", "model": "m", "seed": seed}
         config |= {"attack": "badnets:size=2", "dose": {"rate": 0.1}, "defense": defense, "role": "trainer"}
         kind = {"key": key * 24, "kind": "judgment", "status": status, "reason": "", "versions": {}, "hardware": "", "commit": ""}
         return kind | {"config": config, "metrics": {"asr": [asr, 0, 1]}, "seconds": {}, "cost": {}}
 
-    rows = [card("a", "abl", 0.2), card("b", "abl:epochs=2", 0.4), card("c", "abl:epochs=3", 0.9, "failed"), card("d", "plain", 1.0)]
+    rows = [card("a", "abl:epochs=20", 0.2), card("b", "abl:epochs=20", 0.4, seed=1), card("c", "abl:epochs=30", 0.9, "failed")]
+    rows += [card("d", "abl:epochs=30", 0.5, seed=1), card("e", "plain", 1.0)]
     page = list(published_tables.others(plan, rows))
     assert page[-3:-1] == [
-        "| P, published (t. 1) | d | m | `badnets` | 0.1 | `abl` | asr | 0.030 | 0.300 (n = 2) | - |",
+        "| P, published (t. 1) | d | m | `badnets` | 0.1 | `abl` | asr | 0.030 | 0.300 (n = 2) `abl:epochs=20`; 0.500 `abl:epochs=30` | - |",
         "| P, published (t. 1) | d | m | `badnets` | 0.1 | `none` | asr | 0.030 | - | - |",
     ]
     assert list(published_tables.others(tmp_path / "none.toml", rows)) == []

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mithridate import methods
 from mithridate.bench import read
 from mithridate.report.grid_published import beside, published
 from mithridate.report.grid_rows import Cards, cards
@@ -14,7 +15,7 @@ from pages import table
 
 
 def others(plan: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """A row a number of others, with the mean of our cells that come closest; what differs is said. Nothing where the plan lists none."""
+    """A row a number of others, with our cells that come closest; what differs is said. Nothing where the plan lists none."""
     numbers = published(read(plan).published) if plan.exists() else []
     if not numbers:
         return
@@ -35,9 +36,13 @@ def _row(number: Mapping[str, Any], ours: Cards) -> list[str]:
 
 
 def _ours(rows: Iterable[Mapping[str, Any]], metric: str) -> str:
-    """The mean over cards, of each variant of the defense and seed, that came to a result."""
-    values = [row["metrics"][metric] for row in rows if row["status"] == "done" and metric in row["metrics"]]
-    shares = [value[0] if isinstance(value, list) else value for value in values]
-    if not shares:
-        return "-"
-    return f"{statistics.fmean(shares):.3f}" + (f" (n = {len(shares)})" if len(shares) > 1 else "")
+    """The mean over the cards that came to a result: of each variant of the defense by itself, named where there are several."""
+    variants: dict[str, list[float]] = {}
+    for row in rows:
+        if row["status"] == "done" and metric in row["metrics"]:
+            value = row["metrics"][metric]
+            variants.setdefault(row["config"]["defense"], []).append(value[0] if isinstance(value, list) else value)
+    means = {name: f"{statistics.fmean(of):.3f}" + (f" (n = {len(of)})" if len(of) > 1 else "") for name, of in variants.items()}
+    if len(means) < 2:
+        return "".join(means.values()) or "-"
+    return "; ".join(f"{mean} `{methods.brief(name)}`" for name, mean in sorted(means.items()))
