@@ -252,11 +252,11 @@ def test_numbers_of_others_stand_beside_the_cells_that_come_closest(tmp_path: Pa
         kind = {"key": key * 24, "kind": "judgment", "status": status, "reason": "", "versions": {}, "hardware": "", "commit": ""}
         return kind | {"config": config, "metrics": {"asr": [asr, 0, 1]}, "seconds": {}, "cost": {}}
 
-    rows = [card("a", "abl:epochs=20", 0.2), card("b", "abl:epochs=20", 0.4, seed=1), card("c", "abl:epochs=30", 0.9, "failed")]
-    rows += [card("d", "abl:epochs=30", 0.5, seed=1), card("e", "plain", 1.0)]
+    rows = [card("a", "abl:epochs=2", 0.2), card("b", "abl:epochs=2", 0.4, seed=1), card("c", "abl:epochs=3", 0.9, "failed")]
+    rows += [card("d", "abl:epochs=3", 0.5, seed=1), card("e", "plain", 1.0)]
     page = list(published_tables.others(plan, rows))
     assert page[-3:-1] == [
-        "| P, published (t. 1) | d | m | `badnets` | 0.1 | `abl` | asr | 0.030 | 0.300 (n = 2) `abl:epochs=20`; 0.500 `abl:epochs=30` | - |",
+        "| P, published (t. 1) | d | m | `badnets` | 0.1 | `abl` | asr | 0.030 | 0.300 (n = 2) `abl:epochs=2`; 0.500 `abl:epochs=3` | - |",
         "| P, published (t. 1) | d | m | `badnets` | 0.1 | `none` | asr | 0.030 | - | - |",
     ]
     assert list(published_tables.others(tmp_path / "none.toml", rows)) == []
