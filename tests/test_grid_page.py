@@ -625,6 +625,23 @@ def test_a_cells_panel_shows_curves_pictures_and_other_peoples_numbers(browser: 
 
 
 @needs_browser
+def test_our_numbers_beside_one_of_another_are_told_apart(browser: Browser, tmp_path: Path) -> None:
+    rows = [
+        victim(),
+        *(repaired(spec, asr, rate=rate) for spec, asr, rate in (("aft", 0.1, 0.1), ("aft:epochs=3", 0.2, 0.1), ("aft", 0.3, 0.05))),
+    ]
+    told = [TOLD, TOLD | {"rate": None}, TOLD | {"rate": 0.05}]
+    browser.open(write(tmp_path, rows, published=published(told)))
+    drawn(browser, "papers")
+    cells = "[...row.children].slice(-2).map(e => e.textContent.replaceAll('\u00a0', ' '))"
+    notes = browser.run(f"[...document.querySelectorAll('#papers tbody tr')].map(row => {cells})")
+    unknown = "the paper does not tell its rate; 1 seed"
+    assert sorted(notes[:2]) == [["10.0 %", "aft; 1 seed"], ["20.0 %", "aft:epochs=3; 1 seed"]]
+    assert ["30.0 %", f"aft; badnets 5 %; {unknown}"] in notes[2:5]
+    assert notes[5:] == [["30.0 %", "1 seed"]]
+
+
+@needs_browser
 def test_hostile_names_are_text_everywhere_and_harmless_in_the_csv(browser: Browser, tmp_path: Path) -> None:
     formula = '=HYPERLINK("x")'
     rows = [

@@ -95,13 +95,13 @@ function paperLines(each, pair) {
   const cells = each.cells.map(([threat, defense]) => threat * width + defense).filter((own) => pair < 0 || own === pair);
   const show = each.metric === "auroc" || each.metric === "der" ? (value) => value.toFixed(3) : percent;
   const about = [each.defense, each.attack || "clean", rateName(each.rate ?? ""), each.dataset, each.model].filter(Boolean).join(", ");
+  const names = [(own) => defenseName(data.defenseOf(own)), (own) => threatName(data.threatOf(own))];
+  const telling = names.filter((name) => new Set(cells.map(name)).size > 1); // what tells our cells apart
   const ours = (cells.length ? cells : [-1]).map((own) => {
     const done = own < 0 ? [] : data.rowsOf(own).filter((row) => data.is("status", row, "done"));
     const { mean, n } = meanOf(data.column("metrics", each.metric), done);
-    const words =
-      own < 0
-        ? "not in this grid"
-        : [each.differs.join("; "), n ? plural(n, "seed") : `no number: ${statusOf(own) || "filtered out"}`].filter(Boolean).join("; ");
+    const from = n ? plural(n, "seed") : `no number: ${statusOf(own) || "filtered out"}`;
+    const words = own < 0 ? "not in this grid" : [...telling.map((name) => name(own)), ...each.differs, from].join("; ");
     const open =
       n && pair < 0 ? el("button", { type: "button", class: "link", onclick: () => openCell(own) }, show(mean)) : n ? show(mean) : "–";
     return [el("td", { class: "n" }, open), el("td", { class: "note" }, words)];
