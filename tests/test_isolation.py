@@ -13,6 +13,7 @@ from mithridate.analysis.isolation import (
     at_best,
     exact_losses,
     excess,
+    fast_label,
     fast_learned,
     flooding,
     isolate,
@@ -181,6 +182,31 @@ def test_valleys_by_chance_do_not_hide_the_tail_of_what_was_lost_again() -> None
     found = isolate(later, torch.stack([first, later, later]), labels, 0.01, gate=True, adaptive=True)
     assert int(found.bad.sum()) > 50 and float(bad[found.bad].double().mean()) > 0.98
     assert "lost again later, the tail of one" in found.note
+
+
+def nearly_all(clean: int, poisoned: int, factor: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
+    """`mixed`, with a target that has few clean samples."""
+    losses, labels, bad = mixed(poisoned, factor)
+    kept = (labels != 2) | bad | (torch.arange(len(labels)) < 2000 + clean)
+    return losses[kept], labels[kept], bad[kept]
+
+
+def test_a_rare_label_that_is_nearly_all_poison_is_found_without_a_valley() -> None:
+    """The target of BadNets at 10 % in GTSRB has 60 clean images and 1,307 poisoned ones."""
+    losses, labels, bad = nearly_all(8, 1300)
+    assert not bool(fast_learned(losses, labels).any()), "else there is nothing to show"
+    found = isolate(losses, losses[None], labels, 0.01, gate=True, adaptive=True)
+    assert torch.equal(found.bad, fast_label(losses, labels))
+    assert float(bad[found.bad].double().mean()) > 0.98 and float(found.bad[bad].double().mean()) > 0.98
+    assert f"{int(found.bad.sum())} samples of label 2 that were learned far faster than others, nearly all of it" in found.note
+
+
+@pytest.mark.parametrize(("clean", "poisoned", "factor"), [(0, 1000, 0.02), (5, 18, 1e-4), (600, 500, 1e-4), (0, 2400, 1e-4)])
+def test_a_label_must_be_far_easier_have_some_samples_and_not_be_a_third_of_all(clean: int, poisoned: int, factor: float) -> None:
+    losses, labels, _ = nearly_all(clean, poisoned, factor)
+    if poisoned < 2000:
+        assert not bool(fast_label(losses, labels).any())
+    assert "nearly all of it" not in isolate(losses, losses[None], labels, 0.01, gate=True, adaptive=True).note
 
 
 def test_early_epochs_are_not_asked_where_labels_are_few() -> None:

@@ -7,18 +7,20 @@ arXiv 2002.08709 (flooding).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from mithridate.analysis.far_tail import far_tail
+from mithridate.analysis.far_tail import FEWEST, far_tail
 from mithridate.analysis.outliers_1d import MAJORITY, split
 
+_Question = tuple[Callable[[Tensor, Tensor], Tensor], str]
 DEEP = 0.15  # how empty the valley beside a population must be, for the tail of a label's losses has valleys by chance
 LARGE, SHALLOW = 0.1, 0.85  # from this share of a label on, a valley that is less deep will do: clean labels have none under 0.9
-MINORITY = 1 / 3  # largest share that a label may have where early epochs are asked: of few labels one is ahead by chance
+MINORITY = 1 / 3  # largest share that a label may have where early epochs and whole labels are asked: of few one is ahead by chance
 GAP = math.log(10)  # how much lower the logarithm of a fast population's loss lies
 
 
@@ -111,7 +113,32 @@ def _stands_apart(low: Tensor, high: Tensor, others: Tensor) -> bool:
         return False  # what outnumbers all other labels two to one is learned first for that alone, and of one label nobody can say
     share, middle = len(low) / (len(low) + len(high)), low.median()
     below = middle < torch.minimum(high.median(), others.median()) - GAP
-    return bool(below) and (share <= MAJORITY or bool(middle < others.kthvalue(max(1, round(0.01 * len(others)))).values - GAP))
+    return bool(below) and (share <= MAJORITY or bool(middle < _easiest(others) - GAP))
+
+
+def _easiest(logs: Tensor) -> Tensor:
+    """The value that 99 % of n samples exceed."""
+    return logs.kthvalue(max(1, round(0.01 * len(logs)))).values
+
+
+def fast_label(losses: Tensor, labels: Tensor) -> Tensor:
+    """Which samples (n,) bool make a whole label far easier than any other: one that is nearly all poison has no valley to be cut at.
+
+    A rare label that is the target of a tenth of all samples is such a one. Its median loss must be under a tenth of the loss that 99 %
+    of all other labels' samples exceed, as in `fast_learned`; its samples under that loss count, twenty of them at least.
+
+    Args:
+        losses: (n,) at least 0, best exact ones.
+        labels: (n,) int64, none of them more than half of all.
+    """
+    logs, found = -suspicion(losses).double(), torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
+    for label in labels.unique().tolist():
+        own = labels == label
+        easiest = _easiest(logs[~own])
+        fast = own & (logs < easiest)
+        if bool(logs[own].median() < easiest - GAP) and int(fast.sum()) >= FEWEST:
+            found |= fast
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,16 +175,17 @@ def isolate(losses: Tensor, recorded: Tensor, labels: Tensor, ratio: float, *, g
 
 
 def _too_fast(losses: Tensor, recorded: Tensor, labels: Tensor) -> tuple[Tensor, str]:
-    """Which samples (n,) bool were learned too fast, and what they are: nobody and nothing, if none of four questions finds any.
+    """Which samples (n,) bool were learned too fast, and what they are: nobody and nothing, if none of five questions finds any.
 
     Late is asked before ever, for by then more of the poison has been learned; but what is denied by cover images has been lost again.
-    Where a label has more than a third of all samples, only late is asked.
+    Where a label has more than a third of all samples, only the first two are asked. Last comes the one for whole labels.
     """
     population, tail = (fast_learned, "a population of their own"), (far_tail, "the tail of one, as of rare poison")
-    questions = [("", recorded[len(recorded) - len(recorded) // 2 :], (population, tail))]
+    late = recorded[len(recorded) - len(recorded) // 2 :]
+    questions: list[tuple[str, Tensor, tuple[_Question, ...]]] = [("", late, (population, tail))]
     if int(labels.unique(return_counts=True)[1].max()) <= MINORITY * len(labels):
         # in the first batches losses scatter over a hundred nats, with valleys by chance between the last few
-        questions += [(" and lost again later", recorded, (tail, population))]
+        questions += [(" and lost again later", recorded, (tail, population)), ("", late, ((fast_label, "nearly all of it"),))]
     for when, part, asked in questions:
         for ask, kind in asked:
             if bool((found := ask(at_best(losses, part), labels)).any()):
