@@ -84,7 +84,7 @@ def test_a_grids_table_shows_the_dead_and_the_failed_and_averages_neither() -> N
     assert body == [
         ["none (clean twin)", "-", "95.0", "2.0"],
         ["`blend`", "0.1", "90.0 / 100.0", "**failed**"],
-        ["`sig`", "0.1", "85.0 / 95.0", "75.0 at 1.0"],
+        ["`sig`", "0.1", "85.0 ± 7.1 / 95.0 ± 7.1 (n = 2)", "75.0 at 1.0"],
         ["`wanet`", "0.1", "**dead** (90.0 / 100.0)", "**dead**"],
         ["mean over 1 of 3", "0.1", "85.0 / 95.0", "75.0 at 1.0"],
     ]

@@ -20,8 +20,8 @@ ROLES = ("none", "trainer", "repair", "detector", "screen", "inspector")
 LEGEND = (
     "Models (no defense, trainers, repairs): clean accuracy / ASR. Detectors and screens: TPR at the false-positive rate that came about,",
     "of detectors with AUROC.",
-    "Inspectors: share of right verdicts, class included. Several seeds: their mean. A dead attack or a failed cell stands as such",
-    "and is in no mean; the last rows are means over the attacks that all columns have a number for, with how many these are. A column",
+    "Inspectors: share of right verdicts, class included. Several seeds: their mean ± standard deviation, and how many. A dead attack or a",
+    "failed cell stands as such and is in no mean; the last rows are means over the attacks that all columns have a number for, with how many these are. A column",
     "with a gap (-) among the attacks of a rate has no mean there.",
 )
 
@@ -155,21 +155,28 @@ def _said(cards: Sequence[Row]) -> str:
     if role == "inspector":
         right = sum(card["metrics"]["right"] for card in cards)
         return ("yes" if right else "**no**") if len(cards) == 1 else f"{right} of {len(cards)}"
+    count = f" (n = {len(cards)})" if len(cards) > 1 else ""
     if role in MODELS:
-        return " / ".join(_percent(cards, name) for name in ("clean_accuracy", "asr") if name in names)
+        return " / ".join(_percent(cards, name) for name in ("clean_accuracy", "asr") if name in names) + count
     found = f"{_percent(cards, 'tpr')} at " if "tpr" in names else "" if "successful" not in names else "none works, "
     ranked = (
         f", AUROC {statistics.fmean(card['metrics']['auroc'] for card in cards):.3f}" if role == "detector" and "auroc" in names else ""
     )
-    return f"{found}{_percent(cards, 'fpr')}{ranked}"
+    return f"{found}{_percent(cards, 'fpr')}{ranked}{count}"
 
 
 def _percent(cards: Sequence[Row], name: str) -> str:
-    return f"{100 * _mean(cards, name):.1f}"
+    """The mean, and the standard deviation where there are several."""
+    spread = f" ± {100 * statistics.stdev(_values(cards, name)):.1f}" if len(cards) > 1 else ""
+    return f"{100 * _mean(cards, name):.1f}{spread}"
 
 
 def _mean(cards: Sequence[Row], name: str) -> float:
-    return statistics.fmean(card["metrics"][name][0] for card in cards)
+    return statistics.fmean(_values(cards, name))
+
+
+def _values(cards: Sequence[Row], name: str) -> list[float]:
+    return [card["metrics"][name][0] for card in cards]
 
 
 def _mean_row(
