@@ -21,8 +21,8 @@ LEGEND = (
     "Models (no defense, trainers, repairs): clean accuracy / ASR. Detectors and screens: TPR at the false-positive rate that came about,",
     "of detectors with AUROC.",
     "Inspectors: share of right verdicts, class included. Several seeds: their mean ± standard deviation, and how many. A dead attack or a",
-    "failed cell stands as such and is in no mean; the last rows are means over the attacks that all columns have a number for, with how many these are. A column",
-    "with a gap (-) among the attacks of a rate has no mean there.",
+    "failed cell stands as such and is in no mean; the last rows are means over the attacks that all columns have a number for, with how",
+    "many these are. A column with a gap (-) among the attacks of a rate has no mean there.",
 )
 
 
