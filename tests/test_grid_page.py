@@ -626,10 +626,8 @@ def test_a_cells_panel_shows_curves_pictures_and_other_peoples_numbers(browser: 
 
 @needs_browser
 def test_our_numbers_beside_one_of_another_are_told_apart(browser: Browser, tmp_path: Path) -> None:
-    rows = [
-        victim(),
-        *(repaired(spec, asr, rate=rate) for spec, asr, rate in (("aft", 0.1, 0.1), ("aft:epochs=3", 0.2, 0.1), ("aft", 0.3, 0.05))),
-    ]
+    several = (("aft", 0.1, 0.1), ("aft:epochs=3", 0.2, 0.1), ("aft", 0.3, 0.05))
+    rows = [victim(), *(repaired(spec, asr, rate=rate) for spec, asr, rate in several)]
     told = [TOLD, TOLD | {"rate": None}, TOLD | {"rate": 0.05}]
     browser.open(write(tmp_path, rows, published=published(told)))
     drawn(browser, "papers")
@@ -639,6 +637,8 @@ def test_our_numbers_beside_one_of_another_are_told_apart(browser: Browser, tmp_
     assert sorted(notes[:2]) == [["10.0 %", "aft; 1 seed"], ["20.0 %", "aft:epochs=3; 1 seed"]]
     assert ["30.0 %", f"aft; badnets 5 %; {unknown}"] in notes[2:5]
     assert notes[5:] == [["30.0 %", "1 seed"]]
+    tall = browser.run("[...document.querySelectorAll('#papers td button')].map(e => e.getClientRects().length)")
+    assert set(tall) == {1}, "a number is never broken"
 
 
 @needs_browser
