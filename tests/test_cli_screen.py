@@ -104,6 +104,16 @@ def test_a_method_that_trains_needs_an_architecture_alone(run: Run, tmp_path: Pa
     assert "the method trains its own" in page and "isolation:epochs=1" in page and "by plain" not in page
 
 
+def test_large_images_are_said_to_take_long_unless_a_size_is_asked_for(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / "large" / name / "0.png", (128, 128))
+
+    def told(size: int | None) -> bool:
+        return any("128x128 take 16 times as long" in line for line in given(str(tmp_path / "large"), form(size, 0), None, silent).remarks)
+
+    assert told(None) and not told(128) and not told(32)
+
+
 def test_odd_images_are_told_of_and_screened_all_the_same(run: Run, tmp_path: Path) -> None:
     for name, count in (("many", 60), ("few", 4), ("lonely", 1)):
         for i in range(count):

@@ -25,6 +25,7 @@ from mithridate.roles import Progress, Role
 
 ARCHITECTURE = "wrn_16_1"
 ALONE = "(no other class)"  # a classifier needs two
+SMALL, LARGE = 32, 96  # sides in pixels: of what the built-in networks are made for, and of what they take long for
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,9 @@ def given(source: str, wanted: Wanted, root: Path | None, progress: Progress) ->
     if height != width:
         raise ValueError(f"size must be given: {source} holds images of {width}x{height}, and models take square ones")
     odd = remarks(samples, damaged)
+    if wanted.size is None and width >= LARGE:
+        times = (width / SMALL) ** 2
+        odd += (f"images of {width}x{width} take {times:.0f} times as long as of {SMALL}x{SMALL}: --size {SMALL} makes them small",)
     if len(samples.classes) == 1:
         samples = replace(samples, classes=(*samples.classes, ALONE))
     place = parse(source)[0]
