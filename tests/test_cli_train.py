@@ -151,6 +151,32 @@ def test_what_a_defense_tells_is_written_and_judged(run: Run, poison: Path, tmp_
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(
+    ("images", "recipe", "verdict"),
+    [
+        ("digits:train:100", (), "too little was learned early to say whether any is poisoned."),
+        ("digits", ("--defense.batch-size", "16", "--defense.lr", "0.02"), "abl suspects none of them."),
+    ],
+)
+def test_none_is_said_to_be_suspected_only_where_enough_was_learned(
+    run: Run, tmp_path: Path, images: str, recipe: tuple[str, ...], verdict: str
+) -> None:
+    out = tmp_path / "model.safetensors"
+    code, said = run("train", images, "--defense", "abl@quick", "--epochs", "5", *recipe, "--arch", "lenet", "--out", out, "--quiet")
+    assert code == 0 and verdict in said, said
+    assert ("smaller batches" in said) == ("too little" in verdict)
+    assert verdict in out.with_suffix(".html").read_text("utf-8")
+
+
+def test_early_epochs_end_too_early_while_half_of_the_samples_are_not_learned() -> None:
+    def learned(losses: list[list[float]]) -> Learned:
+        return Learned(nn.Identity(), torch.zeros(3), torch.zeros(3, dtype=torch.bool), torch.tensor(losses).reshape(-1, 3))
+
+    assert learned([[0.1, 0.2, 0.3], [0.1, 0.8, 0.9]]).too_early
+    assert not learned([[0.7, 0.8, 0.9], [0.1, 0.6, 9.0]]).too_early
+    assert not learned([]).too_early  # none were kept
+
+
 def test_the_defense_is_told_nothing_of_the_truth(run: Run, poison: Path, tmp_path: Path) -> None:
     arguments = ("train", poison / "train", *PLAIN, "--epochs", "1", "--out")
     assert run(*arguments, tmp_path / "a.safetensors")[0] == 0

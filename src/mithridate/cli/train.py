@@ -125,23 +125,33 @@ def _learn(plan: _Plan, fresh: nn.Module, samples: Samples, judge: _Judge, progr
     return None, model
 
 
+def _verdict(plan: _Plan, learned: Learned | None, of: int) -> tuple[str, str, tuple[str, ...]]:
+    """The outcome, its tone, and what the defense saw."""
+    from mithridate.spec import to_spec
+
+    spec, trained = to_spec(plan.trainer), f"Trained on all {of:,} images"
+    if learned is None:
+        return f"{trained} by {spec}, which looks for no poison.", "none", ()
+    if flagged := int(learned.suspected.sum()):
+        return f"{flagged:,} of {of:,} images are held for poisoned and kept apart.", "warn", learned.notes
+    if learned.too_early:
+        hint = "half of the images were still as likely wrong as right after the early epochs: smaller batches or more of them tell more"
+        return f"{trained}; too little was learned early to say whether any is poisoned.", "none", (*learned.notes, hint)
+    return f"{trained}; {spec.partition(':')[0]} suspects none of them.", "ok", learned.notes
+
+
 def _page(plan: _Plan, given: Given, learned: Learned | None, ranking: Ranking | None, judge: _Judge) -> Page:
     """What the page tells."""
     from mithridate.cli.training import settings
     from mithridate.report.suspects import Page
     from mithridate.spec import to_spec
 
-    flagged, of = 0 if ranking is None else int(ranking.flagged.sum()), len(given.samples)
-    verdict, tone = f"Trained on all {of:,} images; {to_spec(plan.trainer).partition(':')[0]} suspects none of them.", "ok"
-    if ranking is None:
-        verdict, tone = f"Trained on all {of:,} images by {to_spec(plan.trainer)}, which looks for no poison.", "none"
-    elif flagged:
-        verdict, tone = f"{flagged:,} of {of:,} images are held for poisoned and kept apart.", "warn"
+    verdict, tone, notes = _verdict(plan, learned, len(given.samples))
     return Page(
         title=given.name,
         verdict=verdict,
         tone=tone,
-        notes=() if learned is None else learned.notes,
+        notes=notes,
         remarks=given.remarks,
         ranking=ranking,
         losses=None if learned is None else learned.losses,
