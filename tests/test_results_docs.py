@@ -196,10 +196,10 @@ def test_what_is_isolated_and_unlearned_is_told(tmp_path: Path) -> None:
     state = {"clean_accuracy": 0.8, "clean_accuracy_others": 0.75, "asr": 0.005}
     _write(tmp_path / "abl", "b", {}, {"before": state | {"asr": 1.0}, "bounded": {"kept": state, "epochs": [state, state]}})
     costs = {"times_plain_training": {"joint": [1.2, 1.1, 1.3]}, "pass_times_faster_than_published": [7, 6, 8]}
-    _write(tmp_path / "speed", "abl", {}, costs)
+    _write(tmp_path / "speed", "abl", {"precision": "fp32"}, costs)
     lines = list(abl_tables.abl(tmp_path))
     assert "| `abl:unlearn=joint`, times plain training | 1.20 [1.10, 1.30] |" in lines
-    assert "| pass that isolates, times faster than one image at a time | 7.00 [6.00, 8.00] |" in lines
+    assert "| pass that isolates, in fp32, times faster than one image at a time | 7.00 [6.00, 8.00] |" in lines
     assert "| `clean` | - | lga | 5 | 0.0% | 0 | - | - |" in lines
     assert "| before | 0 | 80.0% / 75.0% | 100.00% |" in lines
     assert "| bounded | 2 | 80.0% / 75.0% | 0.50% |" in lines

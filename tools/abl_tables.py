@@ -24,10 +24,12 @@ def abl(folder: Path) -> Iterator[str]:
     for found in (card["metrics"] for card in cards if "before" in card["metrics"]):
         yield "The authors' own infected model (BadNets grid, WRN-16-1), unlearned; accuracy over all images / without the target's.\n"
         yield from table(["form", "epochs", "clean accuracy", "ASR"], [_state("before", found["before"], 0), *_forms(found)])
-    for found in (card["metrics"] for card in read_cards(folder / "speed") if "times_plain_training" in card["metrics"]):
+    for card in (each for each in read_cards(folder / "speed") if "times_plain_training" in each["metrics"]):
+        found, precision = card["metrics"], card["config"]["precision"]
         yield "What it costs, by the processor's time: median [lowest, highest] over rounds.\n"
         rows = [[f"`abl:unlearn={form}`, times plain training", _ratio(each)] for form, each in found["times_plain_training"].items()]
-        rows.append(["pass that isolates, times faster than one image at a time", _ratio(found["pass_times_faster_than_published"])])
+        faster = _ratio(found["pass_times_faster_than_published"])
+        rows.append([f"pass that isolates, in {precision}, times faster than one image at a time", faster])
         yield from table(["what", "ratio"], rows)
 
 
