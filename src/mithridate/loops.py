@@ -78,6 +78,10 @@ class Recipe:
         one_of(self, ("cosine", "step", "constant"), "schedule")
         one_of(self, ("auto", "bf16", "fp32"), "precision")
 
+    def steps(self, count: int) -> int:
+        """How many batches an epoch over `count` samples has; a last one of one, which teaches BatchNorm nothing, joins the one before."""
+        return max(1, math.ceil((count - 1) / self.batch_size))
+
     def factor(self, step: int, steps_per_epoch: int) -> float:
         """Learning rate at a step as a share of the peak, in [0, 1]."""
         done = step / (self.epochs * steps_per_epoch)
@@ -141,8 +145,7 @@ def train(model: _Model, samples: Samples, recipe: Recipe, *, seed: int = 0, hoo
     """
     if not len(samples):
         raise ValueError("samples must not be empty")
-    kept = hooks.recorded
-    if kept is not None and (kept.ndim, len(kept), kept.shape[-1]) != (3, recipe.epochs, len(samples)):
+    if (kept := hooks.recorded) is not None and (kept.ndim, len(kept), kept.shape[-1]) != (3, recipe.epochs, len(samples)):
         raise ValueError(f"recorded must have shape ({recipe.epochs}, m, {len(samples)}), got {tuple(kept.shape)}")
     run = _Run(model, samples, recipe, seed, hooks)
     first, device = run.restore(), device_of(model)
@@ -168,12 +171,11 @@ class _Run:
 
     def __init__(self, model: nn.Module, samples: Samples, recipe: Recipe, seed: int, hooks: Hooks) -> None:
         self.samples, self.recipe, self.seed, self.hooks = samples, recipe, seed, hooks
-        self.steps = max(1, math.ceil((len(samples) - 1) / recipe.batch_size))  # BatchNorm learns nothing from a last batch of one
+        self.steps = recipe.steps(len(samples))
         device = device_of(model)
         self.student, self.layout = _laid_out(model, to_float(samples.images[:2].to(device)))
-        optimizer = torch.optim.SGD(
-            self.student.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.momentum > 0
-        )
+        decay, momentum = recipe.weight_decay, recipe.momentum
+        optimizer = torch.optim.SGD(self.student.parameters(), recipe.lr, momentum, weight_decay=decay, nesterov=momentum > 0)
         self.fabric = _fabric(recipe, device)
         runnable: Any = torch.compile(self.student) if recipe.compile else self.student
         self.model, self.optimizer = self.fabric.setup(runnable, optimizer)
@@ -218,8 +220,8 @@ class _Run:
     def _report(self, epoch: int, step: int, loss: float) -> None:
         if not math.isfinite(loss):
             raise NotFinite(f"loss must stay finite, got {loss} in epoch {epoch + 1}; a lower lr may help")
-        done = epoch * self.steps + step + 1
-        self.hooks.progress(self.hooks.task, done, self.recipe.epochs * self.steps, f"epoch {epoch + 1}, loss {loss:.3f}")
+        done, total = epoch * self.steps + step + 1, self.recipe.epochs * self.steps
+        self.hooks.progress(self.hooks.task, done, total, f"epoch {epoch + 1}, loss {loss:.3f}")
 
     def save(self, epochs_done: int) -> None:
         """Write weights, momentum and position, atomically, as safetensors."""
@@ -227,8 +229,7 @@ class _Run:
             return
         state = {f"model.{name}": tensor for name, tensor in self.student.state_dict().items()}
         for i, parameter in enumerate(self.student.parameters()):
-            buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            if buffer is not None:
+            if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None:
                 state[f"momentum.{i}"] = buffer
         if self.hooks.recorded is not None:
             state["recorded"] = self.hooks.recorded
@@ -242,8 +243,7 @@ class _Run:
         self.student.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
         for i, parameter in enumerate(self.student.parameters()):
             if f"momentum.{i}" in state:
-                buffer = state[f"momentum.{i}"].to(parameter.device)
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(state[f"momentum.{i}"])
         if self.hooks.recorded is not None:
             self.hooks.recorded.copy_(state["recorded"])
         return epochs
