@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mithridate import datasets, infect, loops, methods
-from mithridate.analysis.early import Early, learn_early, look
+from mithridate.analysis.early import Early, learn_early
 from mithridate.analysis.isolation import isolate, lowest
 from mithridate.card import Card
 from mithridate.data import Samples
@@ -52,7 +52,7 @@ def run(samples: Samples, poisoned: Tensor, recipe: Early, seed: int, checkpoint
     model, begun = initialize(MODEL, seed, classes=10), time.perf_counter()
     early = learn_early(model, samples, recipe, seed=seed, hooks=hooks)
     trained = time.perf_counter()
-    each = look(early.model, samples)
+    each = early.final_losses(samples)
     seconds = {"training": trained - begun, "looking": time.perf_counter() - trained}
     found = isolate(each, early.impartial, samples.labels, RATIO, gate=True, adaptive=True)
     metrics: dict[str, Any] = {"lowest": judged(lowest(each, RATIO), poisoned), "isolated": judged(found.bad, poisoned)}

@@ -168,15 +168,6 @@ def test_none_is_said_to_be_suspected_only_where_enough_was_learned(
     assert verdict in out.with_suffix(".html").read_text("utf-8")
 
 
-def test_early_epochs_end_too_early_while_half_of_the_samples_are_not_learned() -> None:
-    def learned(losses: list[list[float]]) -> Learned:
-        return Learned(nn.Identity(), torch.zeros(3), torch.zeros(3, dtype=torch.bool), torch.tensor(losses).reshape(-1, 3))
-
-    assert learned([[0.1, 0.2, 0.3], [0.1, 0.8, 0.9]]).too_early
-    assert not learned([[0.7, 0.8, 0.9], [0.1, 0.6, 9.0]]).too_early
-    assert not learned([]).too_early  # none were kept
-
-
 def test_the_defense_is_told_nothing_of_the_truth(run: Run, poison: Path, tmp_path: Path) -> None:
     arguments = ("train", poison / "train", *PLAIN, "--epochs", "1", "--out")
     assert run(*arguments, tmp_path / "a.safetensors")[0] == 0

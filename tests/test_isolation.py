@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mithridate.analysis.far_tail import FEWEST
 from mithridate.analysis.isolation import (
     at_best,
     exact_losses,
@@ -116,6 +117,14 @@ def test_an_easy_label_with_a_few_odd_images_is_no_poison() -> None:
     assert not bool(fast_learned(losses, labels).any())
 
 
+@pytest.mark.parametrize(("count", "found"), [(FEWEST - 1, False), (FEWEST, True)])
+def test_a_population_has_twenty_samples_at_least(count: int, found: bool) -> None:
+    labels, low = torch.arange(500) % 5, 5 * torch.arange(count)  # of label 0
+    losses = (0.1 * drawn(6, 500)).exp()
+    losses[low] *= 1e-4
+    assert fast_learned(losses, labels).nonzero().flatten().tolist() == (low.tolist() if found else [])
+
+
 def test_every_label_may_have_poison() -> None:
     """All-to-all: a tenth of each label."""
     labels, bad = torch.arange(10_000) % 10, torch.arange(10_000) < 1000
@@ -176,9 +185,9 @@ def test_valleys_by_chance_do_not_hide_the_tail_of_what_was_lost_again() -> None
     """Losses of poison that was learned in the first batches scatter over many nats, and a few of them stand alone at the very end."""
     (first, labels, bad), (later, _, _) = mixed(1000), mixed(1000, factor=3.0)
     far = torch.empty(1000).exponential_(1 / 12, generator=torch.Generator().manual_seed(1))
-    alone = far >= far.sort().values[-15]
+    alone = far >= far.sort().values[-25]
     first[bad] = (-5 - torch.where(alone, 75.0, far.clamp_max(40))).exp()
-    assert int(fast_learned(first, labels).sum()) == 15, "else there is nothing to show"
+    assert int(fast_learned(first, labels).sum()) == 25, "else there is nothing to show"
     found = isolate(later, torch.stack([first, later, later]), labels, 0.01, gate=True, adaptive=True)
     assert int(found.bad.sum()) > 50 and float(bad[found.bad].double().mean()) > 0.98
     assert "lost again later, the tail of one" in found.note

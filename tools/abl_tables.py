@@ -18,6 +18,9 @@ def abl(folder: Path) -> Iterator[str]:
     cards = read_cards(folder / "abl")
     heads = ["attack", "rate", "loss", "epochs", "lowest 1 %: precision", "isolated", "precision", "recall"]
     yield from table(heads, [_isolation(card) for card in cards if "isolated" in card["metrics"]])
+    yield "Small sets: how many clean trainings isolate anything, and in how many with a tenth poisoned (BadNets) poison is found.\n"
+    heads = ["images", "batches of", "early steps", "alarms on clean ones", "poison found"]
+    yield from table(heads, [_small(card) for card in cards if "alarms" in card["metrics"]])
     yield "Plain training on what is left when exactly the poison is left out: what a defense that makes no mistake comes to.\n"
     heads = ["attack", "rate", "images left", "clean accuracy", "of images that count for the ASR", "ASR"]
     yield from table(heads, [_without(card) for card in cards if "images" in card["metrics"]])
@@ -58,6 +61,12 @@ def _isolation(card: dict[str, Any]) -> list[str]:
     rate = "-" if config["attack"] == "clean" else f"{config['rate']:g}"
     start = [f"`{config['attack']}`", rate, config["loss"], str(config["epochs"]), share(lowest["precision"])]
     return [*start, f"{isolated['count']:,}", share(isolated["precision"]), share(isolated["recall"])]
+
+
+def _small(card: dict[str, Any]) -> list[str]:
+    config, found = card["config"], card["metrics"]
+    counts = ["{} of {}".format(*found[name]) for name in ("alarms", "found")]
+    return [config["images"], str(config["batch_size"]), str(found["steps"]), *counts]
 
 
 def _without(card: dict[str, Any]) -> list[str]:

@@ -82,10 +82,10 @@ def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
     """Which samples (n,) bool form a population of their own within their label, of far lower loss: no poison rate is needed.
 
     The logarithms of a label's losses are cut at their valley, if they have one (`outliers_1d.split`); a large population may show by a
-    shallow one, which is how it looks while it is still being learned. The lower population counts if
-    its median loss is under a tenth of that of the label's other samples and of all other labels'. Where it is more than two thirds of
-    the label, a label that is merely easy but for a few odd images looks alike, so it counts only if its median is under a
-    tenth of the loss that 99 % of all other labels' samples exceed. A label that outnumbers all others two to one is not asked.
+    shallow one, which is how it looks while it is still being learned. The lower population counts if it has twenty samples, and its
+    median loss is under a tenth of that of the label's other samples and of all other labels'. Where it is more than two thirds of the
+    label, a label that is merely easy but for a few odd images looks alike, so it counts only if its median is under a tenth of the
+    loss that 99 % of all other labels' samples exceed. A label that outnumbers all others two to one is not asked.
 
     Args:
         losses: (n,) at least 0, best exact ones.
@@ -111,6 +111,8 @@ def fast_learned(losses: Tensor, labels: Tensor) -> Tensor:
 def _stands_apart(low: Tensor, high: Tensor, others: Tensor) -> bool:
     if 2 * len(others) < len(low) + len(high):
         return False  # what outnumbers all other labels two to one is learned first for that alone, and of one label nobody can say
+    if len(low) < FEWEST:
+        return False  # small sets of photos have ten to nineteen beyond a valley by chance
     share, middle = len(low) / (len(low) + len(high)), low.median()
     below = middle < torch.minimum(high.median(), others.median()) - GAP
     return bool(below) and (share <= MAJORITY or bool(middle < _easiest(others) - GAP))
@@ -153,7 +155,7 @@ def isolate(losses: Tensor, recorded: Tensor, labels: Tensor, ratio: float, *, g
     """The samples to hold for poisoned.
 
     Args:
-        losses: (n,) at least 0, after the training: what is ranked.
+        losses: (n,) at least 0, after the training (`LearnedEarly.final_losses`): what is ranked.
         recorded: (epochs, n) at least 0, in each epoch, impartial ones (`leaning`): where what was learned too fast is looked for, too.
         labels: (n,) int64.
         ratio: share of the samples with the lowest losses that is isolated.

@@ -132,12 +132,12 @@ def _verdict(plan: _Plan, learned: Learned | None, of: int) -> tuple[str, str, t
     spec, trained = to_spec(plan.trainer), f"Trained on all {of:,} images"
     if learned is None:
         return f"{trained} by {spec}, which looks for no poison.", "none", ()
+    notes = (*learned.notes, learned.doubt) if learned.doubt else learned.notes
     if flagged := int(learned.suspected.sum()):
-        return f"{flagged:,} of {of:,} images are held for poisoned and kept apart.", "warn", learned.notes
-    if learned.too_early:
-        hint = "half of the images were still as likely wrong as right after the early epochs: smaller batches or more of them tell more"
-        return f"{trained}; too little was learned early to say whether any is poisoned.", "none", (*learned.notes, hint)
-    return f"{trained}; {spec.partition(':')[0]} suspects none of them.", "ok", learned.notes
+        return f"{flagged:,} of {of:,} images are held for poisoned and kept apart.", "warn", notes
+    if learned.doubt:
+        return f"{trained}; too little was learned early to say whether any is poisoned.", "none", notes
+    return f"{trained}; {spec.partition(':')[0]} suspects none of them.", "ok", notes
 
 
 def _page(plan: _Plan, given: Given, learned: Learned | None, ranking: Ranking | None, judge: _Judge) -> Page:

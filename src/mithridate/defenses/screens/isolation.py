@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from mithridate import loops
-from mithridate.analysis.early import Early, learn_early, look
+from mithridate.analysis.early import Early, learn_early
 from mithridate.analysis.isolation import at_best, suspicion
 from mithridate.data import Samples
 from mithridate.nn.fresh import fresh
@@ -43,4 +43,4 @@ class Isolation(Early):
         predict(model, samples[:2])
         hooks = loops.Hooks(progress=progress, task="isolating")
         early = learn_early(fresh(model, seed), samples, self, seed=seed, hooks=hooks)
-        return suspicion(at_best(look(early.model, samples, progress=progress), early.impartial))
+        return suspicion(at_best(early.final_losses(samples, progress=progress), early.impartial))

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 
 from mithridate import loops
-from mithridate.analysis.early import Early, learn_early, look, train_steadily
+from mithridate.analysis.early import Early, learn_early, train_steadily
 from mithridate.analysis.isolation import at_best, isolate, suspicion
 from mithridate.analysis.unlearning import Sides, divide, share_right, take_back, train_against
 from mithridate.checks import one_of, within
@@ -109,14 +109,14 @@ class ABL(loops.Recipe):
         first = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.stem}-isolating.safetensors")
         hooks = loops.Hooks(progress=progress, checkpoint=first, task="isolating", after=told(watch, "isolating"))
         early = learn_early(model, samples, self._early(), seed=seed, hooks=hooks)
-        each = look(early.model, samples, progress=progress)
+        each = early.final_losses(samples, progress=progress)
         found = isolate(each, early.impartial, samples.labels.cpu(), self.ratio, gate=self.gate, adaptive=self.adaptive)
         hooks = replace(hooks, checkpoint=checkpoint, task="fine-tuning", tag=f" {self}", after=told(watch, "fine-tuning"))
         easiest = at_best(each, early.impartial)
         sides = divide(samples, found.bad, easiest, self.ratio, seed, hold=self.bounded and self.unlearn != "nothing")
         start, least = model if self.fresh else early.model, share_right(early.model, sides.held)
         trained, said = self._second(start, sides, least, seed, hooks, watch)
-        return Learned(trained, suspicion(easiest), found.bad, early.losses, (*early.notes, found.note, *said))
+        return Learned(trained, suspicion(easiest), found.bad, early.losses, (*early.notes, found.note, *said), early.doubt)
 
     def _second(
         self, start: nn.Module, sides: Sides, least: float, seed: int, hooks: loops.Hooks, watch: Watch
