@@ -104,6 +104,16 @@ def test_a_method_that_trains_needs_an_architecture_alone(run: Run, tmp_path: Pa
     assert "the method trains its own" in page and "isolation:epochs=1" in page and "by plain" not in page
 
 
+@pytest.mark.parametrize(("batch_size", "short"), [(2, False), (128, True)])
+def test_a_training_too_short_to_tell_says_so(run: Run, tmp_path: Path, batch_size: int, short: bool) -> None:
+    """Of 100 digits 7 epochs are 350 steps with batches of 2, and 7 with batches of 128."""
+    flags = ("--method", "isolation", "--epochs", "7", "--method.lr", "0.001", "--arch", "lenet", "--out", tmp_path, "--quiet")
+    code, said = run("screen", "digits:train:100", "--method.batch-size", batch_size, *flags)
+    page = (tmp_path / "screen.html").read_text("utf-8")
+    assert code == 0 and ("trained for 7 steps" in said) == ("trained for 7 steps" in page) == short
+    assert "smaller batches" in said or not short
+
+
 def test_large_images_are_said_to_take_long_unless_a_size_is_asked_for(tmp_path: Path) -> None:
     for name in "ab":
         picture(tmp_path / "large" / name / "0.png", (128, 128))

@@ -81,6 +81,17 @@ class _Plan:
             return f"{name}, its architecture alone; the method trains its own"
         return name if self.model else f"{name}, trained on these very images by {to_spec(self.trainer)}"
 
+    def doubts(self, count: int) -> tuple[str, ...]:
+        """Why a ranking of so many images tells little, a sentence, where the method's own training is short."""
+        from mithridate.analysis.early import SETTLED
+        from mithridate.loops import Recipe
+
+        if not isinstance(self.screen, Recipe) or (steps := self.screen.epochs * self.screen.steps(count)) >= SETTLED:
+            return ()
+        return (
+            f"trained for {steps} steps, and under {SETTLED} tell little: smaller batches (--method.batch-size) or more --epochs tell more",
+        )
+
 
 def _plan(method: str, images: str, model: str | None, epochs: int | None, flags: Sequence[str]) -> _Plan:
     """What shall rank the images, and what shall train a model for it where none is given; epochs are for whichever trains."""
@@ -125,10 +136,12 @@ def _write(plan: _Plan, ranking: Ranking, given: Given, told: Any) -> list[str]:
 
     out, flagged = plan.checkpoint.parent, int(ranking.flagged.sum())
     verdict = f"{flagged:,} of {len(ranking.samples):,} images stand out" if flagged else "No image stands out"
+    doubts = plan.doubts(len(ranking.samples))
     page = Page(
         title=given.name,
         verdict=f"{verdict} from the others of their class." if flagged else f"{verdict} from the others of its class.",
-        tone="warn" if flagged else "ok",
+        tone="warn" if flagged else "none" if doubts else "ok",
+        notes=doubts,
         remarks=given.remarks,
         ranking=ranking,
         attack="" if told is None else told[1].spec,
@@ -138,4 +151,4 @@ def _write(plan: _Plan, ranking: Ranking, given: Given, told: Any) -> list[str]:
     tables = [str(out / "ranking.csv"), *parquet(ranking, out / "ranking.parquet")]
     write_atomic(out / "screen.html", render(page).encode("utf-8", "replace"))
     plan.checkpoint.unlink(missing_ok=True)
-    return [verdict, *rates(ranking), f"ranking: {', '.join(tables)}", f"page: {out / 'screen.html'}"]
+    return [verdict, *doubts, *rates(ranking), f"ranking: {', '.join(tables)}", f"page: {out / 'screen.html'}"]
